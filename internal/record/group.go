@@ -1,0 +1,78 @@
+package record
+
+// A group's payload, all numbers varints but the kind of group:
+//
+//	+------+------+------------+----------+------+--------------+----------+
+//	| kind | id/8 | group kind | name len | name | instance len | instance |
+//	+------+------+------------+----------+------+--------------+----------+
+
+// Group says that a consumer group, or one broadcasting member of it, is there.
+// Like Topic it is written again when retention would lose it.
+type Group struct {
+	ID       GroupID // 0: the position of this record, which creates the group
+	Name     string
+	Instance string // the member that has offsets of its own; empty in clustering
+	Kind     uint8  // the engine's: which consumers, which order, which model
+}
+
+// Validate reports what keeps the record from being encoded. Which names are
+// fit for a group is not its business.
+func (g *Group) Validate() error {
+	if g.ID != 0 && !canName(g.ID) {
+		return invalid(KindGroup, "id is no record")
+	}
+	return nil
+}
+
+// Size returns the length of the encoded record, which must be valid.
+func (g *Group) Size() int {
+	return 1 + idLen(g.ID) + 1 + textLen(g.Name) + textLen(g.Instance)
+}
+
+// Put writes the record into dst, which must be as long as Size said.
+func (g *Group) Put(dst []byte) {
+	out := append(dst[:0:len(dst)], byte(KindGroup))
+	out = appendID(out, g.ID)
+	out = append(out, g.Kind)
+	out = appendText(out, g.Name)
+	out = appendText(out, g.Instance)
+	mustFill(dst, out)
+}
+
+// DecodeGroup reads the record in payload; nothing of it points into payload.
+func DecodeGroup(payload []byte) (Group, error) {
+	r := read(KindGroup, payload)
+	var g Group
+	g.ID = GroupID(r.id())
+	g.Kind = r.byte()
+	g.Name = r.text()
+	g.Instance = r.text()
+	if err := r.end(); err != nil {
+		return Group{}, err
+	}
+	if err := g.Validate(); err != nil {
+		return Group{}, decoded(KindGroup, err)
+	}
+	return g, nil
+}
+
+// GroupDelete says that a group, or one broadcasting member of it, is gone with
+// all its progress.
+type GroupDelete struct {
+	ID GroupID
+}
+
+// Validate reports what keeps the record from being encoded.
+func (d *GroupDelete) Validate() error { return validateDelete(KindGroupDelete, d.ID) }
+
+// Size returns the length of the encoded record, which must be valid.
+func (d *GroupDelete) Size() int { return 1 + idLen(d.ID) }
+
+// Put writes the record into dst, which must be as long as Size said.
+func (d *GroupDelete) Put(dst []byte) { putDelete(dst, KindGroupDelete, d.ID) }
+
+// DecodeGroupDelete reads the record in payload.
+func DecodeGroupDelete(payload []byte) (GroupDelete, error) {
+	id, err := decodeDelete(KindGroupDelete, payload)
+	return GroupDelete{ID: GroupID(id)}, err
+}

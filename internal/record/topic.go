@@ -1,0 +1,156 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// A topic's payload, all numbers varints but the flags:
+//
+//	+------+------+-------+--------+----------+------+--------------+
+//	| kind | id/8 | flags | queues | name len | name | queues × end |
+//	+------+------+-------+--------+----------+------+--------------+
+//	flags: bit 0 synced, bit 1 ends follow
+//
+// A topic deletion's, and a group deletion's:
+//
+//	+------+------+
+//	| kind | id/8 |
+//	+------+------+
+const (
+	topicSynced = 1 << 0
+	topicEnds   = 1 << 1
+)
+
+// Topic says that a topic is there and what it is like. It is written when the
+// topic is created or changed, and again when retention removes the segment
+// that the last such record is in.
+type Topic struct {
+	ID     TopicID // 0: the position of this record, which creates the topic
+	Name   string
+	Queues int
+	Synced bool
+
+	// Ends are the next offsets of its queues, so that offsets go on when all of
+	// a queue's messages are gone. One for each queue, or nil: all zero.
+	Ends []Offset
+}
+
+// Validate reports what keeps the record from being encoded. Which names are
+// fit for a topic is not its business.
+func (t *Topic) Validate() error {
+	if t.ID != 0 && !canName(t.ID) {
+		return invalid(KindTopic, "id is no record")
+	}
+	if t.Queues < 1 || t.Queues > MaxQueues {
+		return invalid(KindTopic, "number of queues out of range")
+	}
+	if t.Ends != nil && len(t.Ends) != t.Queues {
+		return invalid(KindTopic, "not an end for each queue")
+	}
+	for _, o := range t.Ends {
+		if !canOffset(o) {
+			return invalid(KindTopic, "end out of range")
+		}
+	}
+	return nil
+}
+
+// Size returns the length of the encoded record, which must be valid.
+func (t *Topic) Size() int {
+	return 1 + idLen(t.ID) + 1 + uvarintLen(uint64(t.Queues)) + textLen(t.Name) + offsetsLen(t.Ends)
+}
+
+// Put writes the record into dst, which must be as long as Size said.
+func (t *Topic) Put(dst []byte) {
+	var flags byte
+	if t.Synced {
+		flags |= topicSynced
+	}
+	if t.Ends != nil {
+		flags |= topicEnds
+	}
+	out := append(dst[:0:len(dst)], byte(KindTopic))
+	out = appendID(out, t.ID)
+	out = append(out, flags)
+	out = binary.AppendUvarint(out, uint64(t.Queues))
+	out = appendText(out, t.Name)
+	out = appendOffsets(out, t.Ends)
+	mustFill(dst, out)
+}
+
+// DecodeTopic reads the record in payload; nothing of it points into payload.
+func DecodeTopic(payload []byte) (Topic, error) {
+	r := read(KindTopic, payload)
+	var t Topic
+	t.ID = TopicID(r.id())
+	flags := r.flags(topicSynced | topicEnds)
+	t.Synced = flags&topicSynced != 0
+	t.Queues = int(r.uvarint(MaxQueues + 1))
+	t.Name = r.text()
+	if flags&topicEnds != 0 {
+		t.Ends = r.offsets(t.Queues)
+	}
+	if err := r.end(); err != nil {
+		return Topic{}, err
+	}
+	if err := t.Validate(); err != nil {
+		return Topic{}, decoded(KindTopic, err)
+	}
+	return t, nil
+}
+
+// TopicDelete says that a topic is gone, with its messages and what groups had
+// got to in it.
+type TopicDelete struct {
+	ID TopicID
+}
+
+// Validate reports what keeps the record from being encoded.
+func (d *TopicDelete) Validate() error { return validateDelete(KindTopicDelete, d.ID) }
+
+// Size returns the length of the encoded record, which must be valid.
+func (d *TopicDelete) Size() int { return 1 + idLen(d.ID) }
+
+// Put writes the record into dst, which must be as long as Size said.
+func (d *TopicDelete) Put(dst []byte) { putDelete(dst, KindTopicDelete, d.ID) }
+
+// DecodeTopicDelete reads the record in payload.
+func DecodeTopicDelete(payload []byte) (TopicDelete, error) {
+	id, err := decodeDelete(KindTopicDelete, payload)
+	return TopicDelete{ID: TopicID(id)}, err
+}
+
+// The two deletions differ in their kind and in what their id names.
+
+func validateDelete[P ~int64](k Kind, id P) error {
+	if !canName(id) {
+		return invalid(k, "id is no record")
+	}
+	return nil
+}
+
+func putDelete[P ~int64](dst []byte, k Kind, id P) {
+	mustFill(dst, appendID(append(dst[:0:len(dst)], byte(k)), id))
+}
+
+func decodeDelete(k Kind, payload []byte) (Position, error) {
+	r := read(k, payload)
+	id := r.id()
+	if err := r.end(); err != nil {
+		return 0, err
+	}
+	if err := validateDelete(k, id); err != nil {
+		return 0, decoded(k, err)
+	}
+	return id, nil
+}
+
+// decoded turns what Validate found in a decoded value into a decoder's error:
+// the bytes are at fault, not the caller.
+func decoded(k Kind, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("record: decode %v: %w: %w", k, ErrMalformed, err)
+}

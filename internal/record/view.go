@@ -1,0 +1,271 @@
+package record
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// View is a message read in place. Its slices point into the payload it was
+// decoded from and are worth as much as that: who keeps anything copies it.
+type View struct {
+	Topic    TopicID
+	Queue    QueueID
+	Offset   Offset
+	StoredAt int64 // Unix ms
+
+	Tag         []byte // nil or empty: no tag
+	ShardingKey []byte // nil: none
+	Body        []byte
+
+	bornAt     int64
+	text       []byte // tag and meta, which stand side by side
+	meta       []byte // checked by DecodeMessage: walking it cannot fail
+	keys       int
+	properties int
+}
+
+// messageHeadLen is HeadLen of a message. The head is bounded by the payload
+// only; DecodeMessage checks what is in it.
+func messageHeadLen(payload []byte) (int, bool) {
+	if len(payload) < fixedHead {
+		return 0, false
+	}
+	n := fixedHead + int(payload[1]) + int(binary.LittleEndian.Uint16(payload[16:]))
+	return n, n <= len(payload)
+}
+
+// DecodeMessage reads the message in payload into v. It checks everything, so
+// nothing that is asked of v later can fail. When it fails, v is not to be used.
+func DecodeMessage(payload []byte, v *View) error {
+	if KindOf(payload) != KindMessage {
+		return malformed(KindMessage, "not a message")
+	}
+	head, ok := messageHeadLen(payload)
+	if !ok {
+		return malformed(KindMessage, "cut short")
+	}
+	word0 := binary.LittleEndian.Uint64(payload[0:8])
+	word1 := binary.LittleEndian.Uint64(payload[8:16])
+	word2 := binary.LittleEndian.Uint64(payload[16:24])
+	tag, queue := int(word0>>8&0xff), word1&0xffff
+	if tag > MaxTag || queue >= MaxQueues || word0>>16 == 0 {
+		return malformed(KindMessage, "tag, queue or topic out of range")
+	}
+	v.Topic = TopicID(word0 >> 16 << alignShift)
+	v.Queue = QueueID(queue)
+	v.Offset = Offset(word1 >> 16)
+	v.StoredAt = int64(word2 >> 16)
+	v.text = payload[fixedHead:head:head]
+	v.Tag = v.text[:tag:tag]
+	v.Body = payload[head:]
+	v.meta = v.text[tag:]
+	v.ShardingKey, v.bornAt, v.keys, v.properties = nil, 0, 0, 0
+	if len(v.meta) == 0 {
+		return nil
+	}
+	return v.checkMeta()
+}
+
+// checkMeta walks the fields once, demands the order an encoder writes them in,
+// and keeps what is asked for often.
+func (v *View) checkMeta() error {
+	var (
+		last  byte // type of the field before
+		name  []byte
+		names int
+	)
+	for rest := v.meta; len(rest) > 0; {
+		f, n, err := cutField(rest)
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+		if !follows(last, f.Type) {
+			return malformed(KindMessage, "field out of order")
+		}
+		switch f.Type {
+		case FieldBornAt:
+			v.bornAt = int64(binary.LittleEndian.Uint64(f.Value))
+			if v.bornAt == 0 {
+				return malformed(KindMessage, "time of birth without a time")
+			}
+		case FieldShardingKey:
+			if len(f.Value) == 0 || len(f.Value) > MaxShardingKey {
+				return malformed(KindMessage, "length of the sharding key")
+			}
+			v.ShardingKey = f.Value
+		case FieldKey:
+			v.keys++
+			names += n
+		case FieldProperty:
+			if v.properties > 0 && bytes.Compare(name, f.Name) >= 0 {
+				return malformed(KindMessage, "properties out of order")
+			}
+			name = f.Name
+			v.properties++
+			names += n
+		}
+		last = byte(f.Type)
+	}
+	if names > MaxNames {
+		return malformed(KindMessage, "keys and properties too long")
+	}
+	return nil
+}
+
+// follows reports whether a field may stand behind one of type last (0: it is
+// the first).
+func follows(last byte, next FieldType) bool {
+	switch next {
+	case FieldBornAt:
+		return last == 0
+	case FieldShardingKey:
+		return last == 0 || last == fieldBornAt
+	case FieldKey:
+		return last != fieldProperty
+	default:
+		return true
+	}
+}
+
+// FieldType is the first byte of a field of a message's meta.
+type FieldType byte
+
+// The types of fields. The numbers are on disk and never change.
+const (
+	FieldBornAt      FieldType = fieldBornAt
+	FieldShardingKey FieldType = fieldShardingKey
+	FieldKey         FieldType = fieldKey
+	FieldProperty    FieldType = fieldProperty
+)
+
+// Field is one entry of a message's meta, in place. Name is a property's; the
+// value of FieldBornAt is its 8 bytes.
+type Field struct {
+	Type  FieldType
+	Name  []byte
+	Value []byte
+}
+
+// cutField reads the field at the start of b and says how many bytes it takes.
+func cutField(b []byte) (f Field, n int, err error) {
+	f.Type = FieldType(b[0])
+	name, value, at := 0, 0, keyField
+	switch f.Type {
+	case FieldBornAt:
+		value, at = 8, 1
+	case FieldShardingKey, FieldKey:
+		if len(b) < at {
+			return f, 0, malformed(KindMessage, "field cut short")
+		}
+		value = int(binary.LittleEndian.Uint16(b[1:]))
+	case FieldProperty:
+		at = propertyField
+		if len(b) < at {
+			return f, 0, malformed(KindMessage, "field cut short")
+		}
+		name, value = int(binary.LittleEndian.Uint16(b[1:])), int(binary.LittleEndian.Uint16(b[3:]))
+	default:
+		return f, 0, unknown(KindMessage, "unknown field")
+	}
+	n = at + name + value
+	if n > len(b) {
+		return f, 0, malformed(KindMessage, "field cut short")
+	}
+	f.Name, f.Value = b[at:at+name:at+name], b[at+name:n:n]
+	return f, n, nil
+}
+
+// Fields is a cursor over the fields of a message, in the order they are
+// stored. It is a value without a closure, so walking allocates nothing:
+//
+//	for fs := v.Fields(); fs.Next(); {
+//		use(fs.Field)
+//	}
+type Fields struct {
+	Field Field // the current one, after Next returned true
+	rest  []byte
+}
+
+// Fields returns a cursor before the first field.
+func (v *View) Fields() Fields { return Fields{rest: v.meta} }
+
+// Next moves to the next field and reports whether there is one.
+func (fs *Fields) Next() bool {
+	if len(fs.rest) == 0 {
+		return false
+	}
+	f, n, err := cutField(fs.rest)
+	if err != nil {
+		return false // cannot be: DecodeMessage has been here
+	}
+	fs.Field, fs.rest = f, fs.rest[n:]
+	return true
+}
+
+// BornAt returns when the message was made, Unix ms: StoredAt if its sender did
+// not say.
+func (v *View) BornAt() int64 {
+	if v.bornAt == 0 {
+		return v.StoredAt
+	}
+	return v.bornAt
+}
+
+// Keys returns how many keys the message has; Fields gives them.
+func (v *View) Keys() int { return v.keys }
+
+// Properties returns how many properties the message has; Fields gives them.
+func (v *View) Properties() int { return v.properties }
+
+// Property returns the value of the named property, in place.
+func (v *View) Property(name string) ([]byte, bool) {
+	if v.properties == 0 {
+		return nil, false
+	}
+	for fs := v.Fields(); fs.Next(); {
+		if fs.Field.Type == FieldProperty && string(fs.Field.Name) == name {
+			return fs.Field.Value, true
+		}
+	}
+	return nil, false
+}
+
+// Text returns the bytes that all names of the message are cut from, tag first:
+// a reader copies them once, as a string, and has Unpack cut that.
+func (v *View) Text() []byte { return v.text }
+
+// Unpack fills m. The text is a string of the caller with the bytes of Text;
+// all strings of m are cut from it, so besides it only the slice of keys and
+// the map of properties are allocated, and only if there are any.
+func (v *View) Unpack(text string, m *Message) {
+	*m = Message{
+		Topic: v.Topic, Queue: v.Queue, Offset: v.Offset, StoredAt: v.StoredAt,
+		BornAt: v.bornAt,
+		Tag:    text[:len(v.Tag)],
+	}
+	if len(v.meta) == 0 {
+		return
+	}
+	if v.keys > 0 {
+		m.Keys = make([]string, 0, v.keys)
+	}
+	if v.properties > 0 {
+		m.Properties = make(map[string]string, v.properties)
+	}
+	at := len(v.Tag) // where in text the current field starts
+	for fs := v.Fields(); fs.Next(); {
+		end := len(text) - len(fs.rest)
+		value := text[end-len(fs.Field.Value) : end]
+		switch fs.Field.Type {
+		case FieldShardingKey:
+			m.ShardingKey = value
+		case FieldKey:
+			m.Keys = append(m.Keys, value)
+		case FieldProperty:
+			name := text[at+propertyField : at+propertyField+len(fs.Field.Name)]
+			m.Properties[name] = value
+		}
+		at = end
+	}
+}

@@ -110,6 +110,7 @@ func (m *Message) PutHead(dst []byte) {
 	}
 	// A clock far off must not stop a store: the nearest time that fits.
 	stored := uint64(min(max(m.StoredAt, 0), low48))
+	_ = dst[fixedHead-1]
 	binary.LittleEndian.PutUint64(dst[0:8], uint64(KindMessage)|uint64(tag)<<8|uint64(m.Topic)>>alignShift<<16)
 	binary.LittleEndian.PutUint64(dst[8:16], uint64(m.Queue)|uint64(m.Offset)<<16)
 	binary.LittleEndian.PutUint64(dst[16:24], uint64(meta)|stored<<16)

@@ -18,8 +18,7 @@ type View struct {
 	Body        []byte
 
 	bornAt     int64
-	text       []byte // tag and meta, which stand side by side
-	meta       []byte // checked by DecodeMessage: walking it cannot fail
+	text       []byte // tag and meta, which stand side by side; checked, so walking it cannot fail
 	keys       int
 	properties int
 }
@@ -37,17 +36,19 @@ func messageHeadLen(payload []byte) (int, bool) {
 // DecodeMessage reads the message in payload into v. It checks everything, so
 // nothing that is asked of v later can fail. When it fails, v is not to be used.
 func DecodeMessage(payload []byte, v *View) error {
-	if KindOf(payload) != KindMessage {
-		return malformed(KindMessage, "not a message")
-	}
-	head, ok := messageHeadLen(payload)
-	if !ok {
+	if len(payload) < fixedHead {
 		return malformed(KindMessage, "cut short")
 	}
+	// Three loads and everything from them: a byte looked at by itself makes the
+	// compiler load that word byte by byte.
 	word0 := binary.LittleEndian.Uint64(payload[0:8])
 	word1 := binary.LittleEndian.Uint64(payload[8:16])
 	word2 := binary.LittleEndian.Uint64(payload[16:24])
 	tag, queue := int(word0>>8&0xff), word1&0xffff
+	head := fixedHead + tag + int(word2&0xffff)
+	if Kind(word0&0xff) != KindMessage || head > len(payload) {
+		return malformed(KindMessage, "another kind, or cut short")
+	}
 	if tag > MaxTag || queue >= MaxQueues || word0>>16 == 0 {
 		return malformed(KindMessage, "tag, queue or topic out of range")
 	}
@@ -58,13 +59,14 @@ func DecodeMessage(payload []byte, v *View) error {
 	v.text = payload[fixedHead:head:head]
 	v.Tag = v.text[:tag:tag]
 	v.Body = payload[head:]
-	v.meta = v.text[tag:]
 	v.ShardingKey, v.bornAt, v.keys, v.properties = nil, 0, 0, 0
-	if len(v.meta) == 0 {
+	if len(v.text) == tag {
 		return nil
 	}
 	return v.checkMeta()
 }
+
+func (v *View) meta() []byte { return v.text[len(v.Tag):] }
 
 // checkMeta walks the fields once, demands the order an encoder writes them in,
 // and keeps what is asked for often.
@@ -74,7 +76,7 @@ func (v *View) checkMeta() error {
 		name  []byte
 		names int
 	)
-	for rest := v.meta; len(rest) > 0; {
+	for rest := v.meta(); len(rest) > 0; {
 		f, n, err := cutField(rest)
 		if err != nil {
 			return err
@@ -188,7 +190,7 @@ type Fields struct {
 }
 
 // Fields returns a cursor before the first field.
-func (v *View) Fields() Fields { return Fields{rest: v.meta} }
+func (v *View) Fields() Fields { return Fields{rest: v.meta()} }
 
 // Next moves to the next field and reports whether there is one.
 func (fs *Fields) Next() bool {
@@ -244,7 +246,7 @@ func (v *View) Unpack(text string, m *Message) {
 		BornAt: v.bornAt,
 		Tag:    text[:len(v.Tag)],
 	}
-	if len(v.meta) == 0 {
+	if len(v.meta()) == 0 {
 		return
 	}
 	if v.keys > 0 {

@@ -29,21 +29,23 @@ type Ack struct {
 }
 
 // Validate reports what keeps the ack from being encoded.
-func (a *Ack) Validate() error {
+func (a *Ack) Validate() error { return invalid(KindAck, a.flaw()) }
+
+func (a *Ack) flaw() string {
 	if !canName(a.Group) || !canName(a.Start) || !canName(a.Topic) {
-		return invalid(KindAck, "group, start or topic is no record")
+		return "group, start or topic is no record"
 	}
 	if a.Queue < 0 || a.Queue >= MaxQueues {
-		return invalid(KindAck, "queue out of range")
+		return "queue out of range"
 	}
 	end := Offset(0)
 	for _, r := range a.Ranges {
 		if r.From < end || r.To <= r.From || r.To > MaxOffset {
-			return invalid(KindAck, "ranges do not ascend")
+			return "ranges do not ascend"
 		}
 		end = r.To
 	}
-	return nil
+	return ""
 }
 
 // Size returns the length of the encoded ack, which must be valid.
@@ -97,8 +99,5 @@ func DecodeAck(payload []byte, a *Ack) error {
 		}
 		a.Ranges = append(a.Ranges, Range{From: from, To: end})
 	}
-	if err := r.end(); err != nil {
-		return err
-	}
-	return decoded(KindAck, a.Validate())
+	return r.end(a.flaw())
 }

@@ -17,11 +17,13 @@ type Group struct {
 
 // Validate reports what keeps the record from being encoded. Which names are
 // fit for a group is not its business.
-func (g *Group) Validate() error {
+func (g *Group) Validate() error { return invalid(KindGroup, g.flaw()) }
+
+func (g *Group) flaw() string {
 	if g.ID != 0 && !canName(g.ID) {
-		return invalid(KindGroup, "id is no record")
+		return "id is no record"
 	}
-	return nil
+	return ""
 }
 
 // Size returns the length of the encoded record, which must be valid.
@@ -47,11 +49,8 @@ func DecodeGroup(payload []byte) (Group, error) {
 	g.Kind = r.byte()
 	g.Name = r.text()
 	g.Instance = r.text()
-	if err := r.end(); err != nil {
+	if err := r.end(g.flaw()); err != nil {
 		return Group{}, err
-	}
-	if err := g.Validate(); err != nil {
-		return Group{}, decoded(KindGroup, err)
 	}
 	return g, nil
 }
@@ -63,7 +62,7 @@ type GroupDelete struct {
 }
 
 // Validate reports what keeps the record from being encoded.
-func (d *GroupDelete) Validate() error { return validateDelete(KindGroupDelete, d.ID) }
+func (d *GroupDelete) Validate() error { return invalid(KindGroupDelete, deleteFlaw(d.ID)) }
 
 // Size returns the length of the encoded record, which must be valid.
 func (d *GroupDelete) Size() int { return 1 + idLen(d.ID) }

@@ -146,6 +146,10 @@ func unknown(k Kind, what string) error {
 	return fmt.Errorf("record: decode %v: %s: %w", k, what, ErrUnknown)
 }
 
-func invalid(k Kind, what string) error {
-	return fmt.Errorf("record: encode %v: %s: %w", k, what, ErrInvalid)
+// invalid is Validate's error, nil without a flaw.
+func invalid(k Kind, flaw string) error {
+	if flaw == "" {
+		return nil
+	}
+	return fmt.Errorf("record: encode %v: %s: %w", k, flaw, ErrInvalid)
 }

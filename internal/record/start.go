@@ -25,22 +25,24 @@ type Start struct {
 }
 
 // Validate reports what keeps the record from being encoded.
-func (s *Start) Validate() error {
+func (s *Start) Validate() error { return invalid(KindStart, s.flaw()) }
+
+func (s *Start) flaw() string {
 	if s.ID != 0 && !canName(s.ID) {
-		return invalid(KindStart, "id is no record")
+		return "id is no record"
 	}
 	if !canName(s.Group) || !canName(s.Topic) {
-		return invalid(KindStart, "group or topic is no record")
+		return "group or topic is no record"
 	}
 	if len(s.Offsets) > MaxQueues {
-		return invalid(KindStart, "more offsets than queues can be")
+		return "more offsets than queues can be"
 	}
 	for _, o := range s.Offsets {
 		if !canOffset(o) {
-			return invalid(KindStart, "offset out of range")
+			return "offset out of range"
 		}
 	}
-	return nil
+	return ""
 }
 
 // Size returns the length of the encoded record, which must be valid.
@@ -76,11 +78,8 @@ func DecodeStart(payload []byte) (Start, error) {
 	s.Reset = r.flags(startReset)&startReset != 0
 	s.Subscription = r.text()
 	s.Offsets = r.offsets(int(r.uvarint(MaxQueues + 1)))
-	if err := r.end(); err != nil {
+	if err := r.end(s.flaw()); err != nil {
 		return Start{}, err
-	}
-	if err := s.Validate(); err != nil {
-		return Start{}, decoded(KindStart, err)
 	}
 	return s, nil
 }

@@ -1,9 +1,6 @@
 package record
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // A topic's payload, all numbers varints but the flags:
 //
@@ -38,22 +35,24 @@ type Topic struct {
 
 // Validate reports what keeps the record from being encoded. Which names are
 // fit for a topic is not its business.
-func (t *Topic) Validate() error {
+func (t *Topic) Validate() error { return invalid(KindTopic, t.flaw()) }
+
+func (t *Topic) flaw() string {
 	if t.ID != 0 && !canName(t.ID) {
-		return invalid(KindTopic, "id is no record")
+		return "id is no record"
 	}
 	if t.Queues < 1 || t.Queues > MaxQueues {
-		return invalid(KindTopic, "number of queues out of range")
+		return "number of queues out of range"
 	}
 	if t.Ends != nil && len(t.Ends) != t.Queues {
-		return invalid(KindTopic, "not an end for each queue")
+		return "not an end for each queue"
 	}
 	for _, o := range t.Ends {
 		if !canOffset(o) {
-			return invalid(KindTopic, "end out of range")
+			return "end out of range"
 		}
 	}
-	return nil
+	return ""
 }
 
 // Size returns the length of the encoded record, which must be valid.
@@ -91,11 +90,8 @@ func DecodeTopic(payload []byte) (Topic, error) {
 	if flags&topicEnds != 0 {
 		t.Ends = r.offsets(t.Queues)
 	}
-	if err := r.end(); err != nil {
+	if err := r.end(t.flaw()); err != nil {
 		return Topic{}, err
-	}
-	if err := t.Validate(); err != nil {
-		return Topic{}, decoded(KindTopic, err)
 	}
 	return t, nil
 }
@@ -107,7 +103,7 @@ type TopicDelete struct {
 }
 
 // Validate reports what keeps the record from being encoded.
-func (d *TopicDelete) Validate() error { return validateDelete(KindTopicDelete, d.ID) }
+func (d *TopicDelete) Validate() error { return invalid(KindTopicDelete, deleteFlaw(d.ID)) }
 
 // Size returns the length of the encoded record, which must be valid.
 func (d *TopicDelete) Size() int { return 1 + idLen(d.ID) }
@@ -123,11 +119,11 @@ func DecodeTopicDelete(payload []byte) (TopicDelete, error) {
 
 // The two deletions differ in their kind and in what their id names.
 
-func validateDelete[P ~int64](k Kind, id P) error {
+func deleteFlaw[P ~int64](id P) string {
 	if !canName(id) {
-		return invalid(k, "id is no record")
+		return "id is no record"
 	}
-	return nil
+	return ""
 }
 
 func putDelete[P ~int64](dst []byte, k Kind, id P) {
@@ -137,20 +133,8 @@ func putDelete[P ~int64](dst []byte, k Kind, id P) {
 func decodeDelete(k Kind, payload []byte) (Position, error) {
 	r := read(k, payload)
 	id := r.id()
-	if err := r.end(); err != nil {
+	if err := r.end(deleteFlaw(id)); err != nil {
 		return 0, err
 	}
-	if err := validateDelete(k, id); err != nil {
-		return 0, decoded(k, err)
-	}
 	return id, nil
-}
-
-// decoded turns what Validate found in a decoded value into a decoder's error:
-// the bytes are at fault, not the caller.
-func decoded(k Kind, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("record: decode %v: %w: %w", k, ErrMalformed, err)
 }

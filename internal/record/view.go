@@ -199,7 +199,7 @@ func (fs *Fields) Next() bool {
 	}
 	f, n, err := cutField(fs.rest)
 	if err != nil {
-		return false // cannot be: DecodeMessage has been here
+		return false // not possible: DecodeMessage was here before
 	}
 	fs.Field, fs.rest = f, fs.rest[n:]
 	return true

@@ -79,10 +79,14 @@ func (r *reader) fail(what string) {
 	r.rest = nil
 }
 
-// end checks that nothing is left and returns what went wrong.
-func (r *reader) end() error {
-	if r.err == nil && len(r.rest) > 0 {
+// end checks that nothing is left and returns what went wrong. The flaw is
+// what keeps the decoded value from being encoded again, empty for nothing.
+func (r *reader) end(flaw string) error {
+	if len(r.rest) > 0 {
 		r.fail("bytes behind the end")
+	}
+	if flaw != "" {
+		r.fail(flaw)
 	}
 	return r.err
 }

@@ -110,8 +110,8 @@ type File interface {
 type Mapping interface {
 	// Populate makes the pages of [off, off+n) present and writable at once,
 	// instead of with one fault each. Call it only for bytes ahead of the
-	// writer's tail: where the kernel lacks the system call each page is touched
-	// by a read-modify-write of one byte.
+	// writer's tail: where the kernel lacks the system call the first word of each
+	// page is written to.
 	Populate(off, n int64) error
 
 	// Reserve returns n bytes, capacity n, to store what belongs at off. Their

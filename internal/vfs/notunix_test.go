@@ -1,0 +1,5 @@
+//go:build !unix
+
+package vfs_test
+
+const noFollowHere = false

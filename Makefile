@@ -1,0 +1,64 @@
+# Every target that carries a ## comment shows up in `make help`.
+
+GO  ?= go
+BIN := $(CURDIR)/bin
+
+.DEFAULT_GOAL := help
+
+.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill fuzz ci
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## everything in the root module
+	$(GO) build ./...
+
+test: ## the tests of the root module
+	$(GO) test ./...
+
+race: ## the same under the race detector (needs a C compiler)
+	$(GO) test -race ./...
+
+vet: ## go vet and gofmt
+	$(GO) vet ./...
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "not formatted:"; echo "$$out"; exit 1; }
+
+staticcheck: ## staticcheck, at the version internal/tools pins
+	GOWORK=off $(GO) build -C internal/tools -o $(BIN)/ honnef.co/go/tools/cmd/staticcheck
+	$(BIN)/staticcheck ./...
+
+layers: ## who may import whom, and the other rules of the tree
+	$(GO) test -count=1 -run 'TestLayers|TestLibraries|TestRequirements|TestGoroutines|TestFiles|TestExported' .
+
+cross: ## builds for linux, darwin and windows
+	@for os in linux darwin windows; do echo "GOOS=$$os"; GOOS=$$os $(GO) build ./... || exit 1; done
+
+bench: ## the benchmark, with its ratios against the machine itself
+	$(GO) run ./bench
+
+bench-quick: ## the same with less of everything
+	$(GO) run ./bench -quick
+
+examples: ## runs every example
+	.ci/run examples
+
+mutants: ## breaks the engine line by line: would the tests notice? (RUN=regexp)
+	$(GO) run ./internal/mutants -run '$(RUN)'
+
+model: ## random work against a reference queue, with crashes (in verify)
+	$(GO) test -C verify -count=1 -run Model ./...
+
+kill: ## kill -9 in a loop: is all there that was acknowledged? (in verify)
+	$(GO) test -C verify -count=1 -run Kill ./...
+
+FUZZTIME ?= 10s
+
+fuzz: ## every fuzz target for a while (FUZZTIME=10s)
+	@grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for f in $$(cat $$dir/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p'); do \
+			echo "== $$dir $$f"; $(GO) test -C $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; \
+		done || exit 1; \
+	done
+
+ci: ## all that a change has to pass
+	.ci/run

@@ -10,6 +10,10 @@ import "encoding/binary"
 //
 // gap: from the end of the range before (0 for the first) to From; span: To-From.
 
+//
+// A push consumer acks what a batch of one queue got done: mostly one range, and
+// with concurrent handlers a few near each other, so gaps take a byte or two.
+
 // Range is the offsets From <= o < To.
 type Range struct {
 	From, To Offset
@@ -85,7 +89,7 @@ func DecodeAck(payload []byte, a *Ack) error {
 	a.Start = r.id()
 	a.Topic = TopicID(r.id())
 	a.Queue = r.queue()
-	n := r.count(2)
+	n := r.count(2) // a gap and a span take a byte each at least
 	a.Ranges = a.Ranges[:0]
 	end := Offset(0)
 	for range n {

@@ -17,8 +17,10 @@ type View struct {
 	ShardingKey []byte // nil: none
 	Body        []byte
 
-	bornAt     int64
-	text       []byte // tag and meta, which stand side by side; checked, so walking it cannot fail
+	// Set by DecodeMessage, which has walked all fields: walking them again
+	// cannot fail, and counts let a reader allocate once.
+	bornAt     int64  // 0: not said
+	text       []byte // tag and meta, which stand side by side
 	keys       int
 	properties int
 }
@@ -66,6 +68,7 @@ func DecodeMessage(payload []byte, v *View) error {
 	return v.checkMeta()
 }
 
+// meta is the fields, behind the tag.
 func (v *View) meta() []byte { return v.text[len(v.Tag):] }
 
 // checkMeta walks the fields once, demands the order an encoder writes them in,
@@ -77,6 +80,7 @@ func (v *View) checkMeta() error {
 		names int
 	)
 	for rest := v.meta(); len(rest) > 0; {
+		// Slices are cut with their capacity: nobody can append into a neighbour.
 		f, n, err := cutField(rest)
 		if err != nil {
 			return err
@@ -152,6 +156,7 @@ type Field struct {
 // cutField reads the field at the start of b and says how many bytes it takes.
 func cutField(b []byte) (f Field, n int, err error) {
 	f.Type = FieldType(b[0])
+	// Lengths of name and value, and where the first of them begins.
 	name, value, at := 0, 0, keyField
 	switch f.Type {
 	case FieldBornAt:
@@ -255,7 +260,10 @@ func (v *View) Unpack(text string, m *Message) {
 	if v.properties > 0 {
 		m.Properties = make(map[string]string, v.properties)
 	}
-	at := len(v.Tag) // where in text the current field starts
+	// The cursor walks the bytes; the same places are cut from the text. at is
+	// where the current field starts in it, and what the cursor has left tells
+	// where it ends.
+	at := len(v.Tag)
 	for fs := v.Fields(); fs.Next(); {
 		end := len(text) - len(fs.rest)
 		value := text[end-len(fs.Field.Value) : end]

@@ -25,11 +25,16 @@ import (
 
 // The coordinates a record speaks of, under the names of package coord.
 type (
+	// Position is a byte in the log; records begin at multiples of 8.
 	Position = coord.Position
-	Offset   = coord.Offset
-	QueueID  = coord.QueueID
-	TopicID  = coord.TopicID
-	GroupID  = coord.GroupID
+	// Offset is the index of a message in its queue.
+	Offset = coord.Offset
+	// QueueID is the number of a queue in its topic.
+	QueueID = coord.QueueID
+	// TopicID is the position of the record that created a topic.
+	TopicID = coord.TopicID
+	// GroupID is the position of the record that created a group.
+	GroupID = coord.GroupID
 )
 
 // Limits of what a record can hold.

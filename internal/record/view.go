@@ -268,6 +268,7 @@ func (v *View) Unpack(text string, m *Message) {
 		end := len(text) - len(fs.rest)
 		value := text[end-len(fs.Field.Value) : end]
 		switch fs.Field.Type {
+		case FieldBornAt: // no text, and known already
 		case FieldShardingKey:
 			m.ShardingKey = value
 		case FieldKey:

@@ -1,0 +1,299 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/pocketmq/mq/internal/vfs"
+)
+
+// prepareAt returns the offset in a segment at which its successor is wanted: a
+// quarter, which leaves time to allocate and sync it. A store that hardly grows
+// has no second segment.
+func prepareAt(s *segment) int64 { return segmentHeaderSize + s.header.capacity/4 }
+
+// runPreparer makes successors and puts sealed segments away, until the log is
+// closed.
+func (l *Log) runPreparer() {
+	for {
+		select {
+		case <-l.stopC:
+			return
+		case <-l.prepareC:
+		}
+		if l.Err() != nil {
+			l.releaseAll(l.Err())
+		}
+		l.retire()
+		l.prepareSuccessor()
+		l.tellSealed()
+	}
+}
+
+// Poke says that there may be room again, because segments were dropped, space
+// was freed or Options.Allow would answer otherwise: preparing is tried again.
+func (l *Log) Poke() { signal(l.prepareC) }
+
+// plan is a successor to be made.
+type plan struct {
+	base     Position
+	capacity int64    // what is wanted
+	least    int64    // what is tried if space is short
+	old      *segment // unused and too small: goes first
+	ask      want
+}
+
+// prepareSuccessor makes the segment behind the active one, if it is time or
+// somebody waits for it.
+func (l *Log) prepareSuccessor() {
+	l.reviewOverdraft()
+	l.appendMu.Lock()
+	p, todo := l.planLocked()
+	l.appendMu.Unlock()
+	if !todo {
+		return
+	}
+	refused := l.opts.Allow(l.bytes() + p.capacity)
+	if refused != nil {
+		if !p.ask.reserved {
+			l.refuse(p, refused)
+			return
+		}
+		p.capacity = p.least // what drains a full store takes as little as it can
+	}
+	if p.old != nil {
+		l.withdraw(p.old)
+	}
+	next, full := l.createPlanned(p)
+	if next != nil && refused != nil {
+		next.overdraft.Store(true)
+	}
+	l.offer(next, refused, full)
+}
+
+// planLocked takes what senders asked for and says what to make, if anything.
+func (l *Log) planLocked() (p plan, todo bool) {
+	ask := l.want
+	l.want = want{}
+	switch {
+	case l.closed || l.poison.Load() != nil:
+		todo = false
+	case l.next != nil:
+		todo = ask.need > l.next.limit-segmentHeaderSize-endSize-reserveOf(l.next.limit)
+	default:
+		todo = ask.need > 0 || int64(l.tail-l.active.base()) > prepareAt(l.active)
+	}
+	if !todo {
+		l.wakeRoomLocked() // whoever asked finds what is there, or why not
+		return plan{}, false
+	}
+	return plan{
+		base: l.active.next(), old: l.next, ask: ask,
+		capacity: max(l.ordinaryCapacityLocked(), largeCapacity(ask.need)),
+		least:    l.leastCapacity(ask.need),
+	}, true
+}
+
+// ordinaryCapacityLocked returns the capacity the next segment has unless a
+// frame or the disk asks for another: twice the active one's.
+func (l *Log) ordinaryCapacityLocked() int64 {
+	return min(l.opts.SegmentBytes, max(firstSegmentBytes, 2*l.active.header.capacity))
+}
+
+// leastCapacity returns the smallest capacity worth trying for a frame.
+func (l *Log) leastCapacity(need int64) int64 {
+	least := min(l.opts.SegmentBytes, leastSegmentBytes)
+	if need > least-segmentHeaderSize-endSize-reserveOf(least) {
+		least = largeCapacity(need)
+	}
+	return least
+}
+
+// largeCapacity returns the smallest capacity in which a frame of need bytes fits
+// even if nothing is prepared behind it.
+func largeCapacity(need int64) int64 {
+	if need == 0 {
+		return 0
+	}
+	return roundUp(segmentHeaderSize+need+endSize+reserveBytes, pageBytes)
+}
+
+// createPlanned makes the planned segment, smaller if space is short. If there
+// is none for the large frame somebody waits with, there may be for all others.
+// The refusal says what found no space.
+func (l *Log) createPlanned(p plan) (*segment, refusal) {
+	next, err := l.createShrinking(p.base, p.capacity, p.least)
+	if err == nil {
+		return next, refusal{}
+	}
+	if least := l.leastCapacity(0); least < p.least {
+		if next, smaller := l.createShrinking(p.base, p.least/2, least); smaller == nil {
+			return next, refusal{err: err, need: p.ask.need}
+		}
+	}
+	return nil, refusal{err: err}
+}
+
+// createShrinking halves the capacity as long as there is no space.
+func (l *Log) createShrinking(base Position, capacity, least int64) (*segment, error) {
+	for {
+		s, err := l.createSegment(base, capacity)
+		if err == nil || !outOfSpace(err) {
+			return s, err
+		}
+		if capacity <= least {
+			return nil, fmt.Errorf("%w: %w", ErrDiskFull, err)
+		}
+		capacity = max(least, capacity/2/pageBytes*pageBytes)
+	}
+}
+
+func (l *Log) createSegment(base Position, capacity int64) (*segment, error) {
+	header := segmentHeader{
+		epoch: l.epoch, store: l.codec.store, base: base, capacity: capacity,
+		created: time.Now().UnixMilli(), start: l.Start(),
+	}
+	return createSegment(l.opts, l.handles, header)
+}
+
+// createSegment makes a file, its header and its name durable, and maps it. A
+// segment is synced before it is offered, for its name, and because pages of an
+// allocation that is not synced cost 4 to 8 µs each.
+func createSegment(o Options, h *handles, header segmentHeader) (*segment, error) {
+	s := &segment{header: header, name: segmentName(o.Dir, header.base), limit: header.capacity}
+	f, err := o.FS.Create(s.name, s.limit)
+	if errors.Is(err, fs.ErrExist) {
+		// Left by an attempt whose removal failed: it was never offered.
+		if err = o.FS.Remove(s.name); err == nil {
+			f, err = o.FS.Create(s.name, s.limit)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("commitlog: create segment: %w", err)
+	}
+	if err := s.furnish(o, f); err != nil {
+		return nil, errors.Join(fmt.Errorf("commitlog: create segment: %w", err), f.Close(), o.FS.Remove(s.name))
+	}
+	h.adopt(s, f)
+	return s, nil
+}
+
+// furnish writes and syncs what a new segment begins with.
+func (s *segment) furnish(o Options, f vfs.File) error {
+	b := make([]byte, segmentHeaderSize)
+	s.header.put(b)
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := o.FS.SyncDir(o.Dir); err != nil {
+		return err
+	}
+	s.bytes.Store(s.limit)
+	s.attach(mapFile(o, f, s.limit))
+	s.populateTo(populateStep)
+	return nil
+}
+
+// mapFile maps a segment, or returns the twin that writes.
+func mapFile(o Options, f vfs.File, size int64) vfs.Mapping {
+	if !o.Mmap {
+		return vfs.Unmapped(f)
+	}
+	m, err := f.Map(size)
+	if err == nil {
+		return m
+	}
+	// Whatever the reason (no such thing here, address space used up), writes do
+	// the same, slower.
+	if !errors.Is(err, errors.ErrUnsupported) {
+		o.Logger.Warn("commit log: segment is not mapped", slog.Any("error", err))
+	}
+	return vfs.Unmapped(f)
+}
+
+// withdraw takes back a successor that is too small and unused.
+func (l *Log) withdraw(old *segment) {
+	l.appendMu.Lock()
+	if l.next != old { // a sender rolled into it meanwhile
+		l.appendMu.Unlock()
+		return
+	}
+	l.next = nil
+	l.appendMu.Unlock()
+	if err := l.discard(old); err != nil {
+		l.opts.Logger.Warn("commit log: remove unused segment", slog.Any("error", err))
+	}
+}
+
+// discard unmaps, closes and removes a segment nobody ever read or wrote.
+func (l *Log) discard(s *segment) error {
+	return errors.Join(s.release(), l.handles.release(s), l.handles.forget(s), l.opts.FS.Remove(s.name))
+}
+
+// offer hands a successor to the senders, or the reasons why there is none.
+func (l *Log) offer(next *segment, refused error, full refusal) {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	if next != nil {
+		l.next = next
+	}
+	l.noRoom = [Reserved + 1]refusal{Wait: full, Try: full, Reserved: full}
+	if refused != nil {
+		l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}
+	}
+	l.wakeRoomLocked()
+}
+
+// refuse tells ordinary senders that no segment is allowed. What is prepared
+// stays, for frames that fit.
+func (l *Log) refuse(p plan, refused error) {
+	no := refusal{err: refused}
+	if p.old != nil {
+		no.need = p.ask.need
+	}
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.noRoom[Wait], l.noRoom[Try] = no, no
+	l.wakeRoomLocked()
+}
+
+// reviewOverdraft opens segments that were made against Options.Allow to
+// everybody, if it has changed its mind.
+func (l *Log) reviewOverdraft() {
+	l.appendMu.Lock()
+	drawn := l.overdrawnLocked()
+	l.appendMu.Unlock()
+	if !drawn {
+		return
+	}
+	refused := l.opts.Allow(l.bytes())
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}
+	if refused != nil {
+		return
+	}
+	l.active.overdraft.Store(false)
+	if l.next != nil {
+		l.next.overdraft.Store(false)
+	}
+}
+
+func (l *Log) overdrawnLocked() bool {
+	return l.active.overdraft.Load() || l.next != nil && l.next.overdraft.Load()
+}
+
+// bytes returns what the log has allocated, an unused successor apart.
+func (l *Log) bytes() int64 {
+	var n int64
+	for _, s := range *l.segments.Load() {
+		n += s.bytes.Load()
+	}
+	return n
+}

@@ -1,0 +1,268 @@
+package mq
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// A checkpoint is the fold written down: the records that would lead to it, and
+// the state of every message queue. It bounds how much log is replayed and is
+// never needed: the log alone rebuilds everything.
+//
+//	item:    | length u32 | at u64 | payload |
+//	payload: a record (its first byte is a record.Kind), or
+//	 header: | 0xF0 | store u64 | from u64 | to u64 | epoch u32 |
+//	 queue:  | 0xF1 | topic u64 | queue u32 | min u64 | flushed u64 | entries × 20 |
+//
+// It is fuzzy: captured piece by piece while senders go on. from is how far the
+// log was written before the capture began, so everything below it is in; what
+// lies above may be in or not, and replaying it from there changes nothing
+// twice. to is how far it was written afterwards: nothing above it is in, and
+// the log is synced up to it before the checkpoint is.
+const (
+	itemHeader  = 0xF0
+	itemQueue   = 0xF1
+	itemPrefix  = 4 + 8
+	headerBytes = 1 + 3*8 + 4
+	queueBytes  = 1 + 8 + 4 + 2*8
+)
+
+var errCheckpoint = errors.New("mq: malformed checkpoint")
+
+// checkpoint writes one. The order of its steps is what makes it safe:
+//
+//	capture, sync the log to its end   or it would know messages that a power cut takes back
+//	sync queue and key files           or it would name lengths that are not there
+//	write and sync the checkpoint      the journal syncs its closing record last
+//	unlink what it does not name       and never before
+func (b *Broker) checkpoint(clean bool) error {
+	if b.journal == nil {
+		return nil
+	}
+	if err := b.log.Err(); err != nil {
+		return err // nothing written now could be trusted
+	}
+	err := b.writeCheckpoint(clean)
+	if errors.Is(err, syscall.ENOSPC) && b.upkeep.spendReserve() {
+		err = b.writeCheckpoint(clean)
+	}
+	if err != nil {
+		return fmt.Errorf("mq: checkpoint: %w", err)
+	}
+	return nil
+}
+
+func (b *Broker) writeCheckpoint(clean bool) error {
+	from := b.log.Written()
+	if err := b.keys.Flush(from); err != nil {
+		return err
+	}
+	if err := b.entries.Flush(); err != nil {
+		return err
+	}
+	items := b.capture()
+	to := b.log.Written()
+	if err := b.noted(b.log.Wait(context.Background(), to)); err != nil {
+		return err
+	}
+	if err := b.entries.Sync(); err != nil {
+		return err
+	}
+	header := binary.LittleEndian.AppendUint64([]byte{itemHeader}, b.log.StoreID())
+	header = binary.LittleEndian.AppendUint64(header, uint64(from))
+	header = binary.LittleEndian.AppendUint64(header, uint64(to))
+	header = binary.LittleEndian.AppendUint32(header, b.log.Epoch())
+	err := b.journal.Write(func(w io.Writer) error {
+		if _, err := w.Write(appendItem(nil, 0, header)); err != nil {
+			return err
+		}
+		_, err := w.Write(items)
+		return err
+	}, clean)
+	if err != nil {
+		return err
+	}
+	b.upkeep.checkpointed.Store(int64(from))
+	return b.entries.Sweep()
+}
+
+// capture encodes the fold. Only lists of what there is, and each single piece,
+// are taken under the append lock, so that senders wait for microseconds.
+func (b *Broker) capture() []byte {
+	var topics []*topic
+	var groups []*group
+	b.log.Exclusive(func() {
+		for _, t := range b.state.topics {
+			topics = append(topics, t)
+		}
+		for _, g := range b.state.groups {
+			groups = append(groups, g)
+		}
+	})
+	var items []byte
+	for _, t := range topics {
+		items = b.captureTopic(items, t)
+	}
+	for _, g := range groups {
+		b.log.Exclusive(func() { items = captureGroup(items, g) })
+	}
+	return items
+}
+
+func (b *Broker) captureTopic(items []byte, t *topic) []byte {
+	gone := false
+	b.log.Exclusive(func() {
+		gone = t.deleted.Load()
+		items = appendRecord(items, t.at, t.config())
+	})
+	if gone {
+		return items // its deletion lies above from: the replay repeats it
+	}
+	for _, q := range *t.queues.Load() {
+		st := q.entries.Capture()
+		if st.End == 0 {
+			continue
+		}
+		payload := binary.LittleEndian.AppendUint64([]byte{itemQueue}, uint64(t.id))
+		payload = binary.LittleEndian.AppendUint32(payload, uint32(q.id))
+		payload = binary.LittleEndian.AppendUint64(payload, uint64(st.Min))
+		payload = binary.LittleEndian.AppendUint64(payload, uint64(st.Flushed))
+		for _, e := range st.Tail {
+			payload = binary.LittleEndian.AppendUint64(payload, uint64(e.Position))
+			payload = binary.LittleEndian.AppendUint32(payload, e.Size)
+			payload = binary.LittleEndian.AppendUint64(payload, e.Tag)
+		}
+		items = appendItem(items, 0, payload)
+	}
+	return items
+}
+
+// captureGroup encodes a group and its progress. The append lock is held.
+func captureGroup(items []byte, g *group) []byte {
+	if g.deleted {
+		return items
+	}
+	items = appendRecord(items, g.at, &record.Group{ID: g.id, Name: g.name, Instance: g.instance})
+	for topic, sub := range g.subs {
+		items = appendRecord(items, sub.at, sub.record(g.id, topic))
+		for q := range sub.queues {
+			if ahead := sub.queues[q].ahead; len(ahead) > 0 {
+				items = appendRecord(items, 0, &record.Ack{
+					Group: g.id, Start: sub.start, Topic: topic, Queue: QueueID(q), Ranges: ahead,
+				})
+			}
+		}
+	}
+	return items
+}
+
+// record returns the start record that stands for the committed offsets now.
+func (sub *subscription) record(g coord.GroupID, t coord.TopicID) *record.Start {
+	r := &record.Start{ID: sub.start, Group: g, Topic: t}
+	for q := range sub.queues {
+		r.Offsets = append(r.Offsets, sub.queues[q].committed)
+	}
+	return r
+}
+
+func appendRecord(items []byte, at coord.Position, r stateRecord) []byte {
+	payload := make([]byte, r.Size())
+	r.Put(payload)
+	return appendItem(items, at, payload)
+}
+
+func appendItem(items []byte, at coord.Position, payload []byte) []byte {
+	items = binary.LittleEndian.AppendUint32(items, uint32(len(payload)))
+	items = binary.LittleEndian.AppendUint64(items, uint64(at))
+	return append(items, payload...)
+}
+
+// restore folds the last checkpoint, if there is one, and says where the log is
+// to be replayed from. An error says that the checkpoint is of no use; the
+// Synced of the result may still be trusted.
+func (b *Broker) restore() (commitlog.Start, error) {
+	var start commitlog.Start
+	if b.journal == nil {
+		return start, nil
+	}
+	last := b.journal.Last()
+	if last == nil {
+		return start, b.journal.Discarded()
+	}
+	body := last.Body
+	for len(body) > 0 {
+		if len(body) < itemPrefix {
+			return start, errCheckpoint
+		}
+		n := int(binary.LittleEndian.Uint32(body))
+		at := coord.Position(binary.LittleEndian.Uint64(body[4:]))
+		body = body[itemPrefix:]
+		if n == 0 || n > len(body) {
+			return start, errCheckpoint
+		}
+		if err := b.restoreItem(body[:n:n], at, &start); err != nil {
+			return start, err
+		}
+		body = body[n:]
+	}
+	start.Clean = last.Clean
+	b.upkeep.checkpointed.Store(int64(start.From))
+	return start, b.keys.Limit(start.From)
+}
+
+func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog.Start) error {
+	switch payload[0] {
+	case itemHeader:
+		if len(payload) != headerBytes {
+			return errCheckpoint
+		}
+		b.storeID = binary.LittleEndian.Uint64(payload[1:])
+		start.From = coord.Position(binary.LittleEndian.Uint64(payload[9:]))
+		start.Synced = coord.Position(binary.LittleEndian.Uint64(payload[17:]))
+		start.Epoch = binary.LittleEndian.Uint32(payload[25:])
+		return nil
+	case itemQueue:
+		return b.restoreQueue(payload)
+	case byte(record.KindAck):
+		if err := record.DecodeAck(payload, &b.state.ack); err != nil {
+			return err
+		}
+		b.state.applyAck(&b.state.ack)
+		return nil
+	}
+	return b.state.applyState(payload, at)
+}
+
+func (b *Broker) restoreQueue(payload []byte) error {
+	if len(payload) < queueBytes || (len(payload)-queueBytes)%consumequeue.EntrySize != 0 {
+		return errCheckpoint
+	}
+	t := b.state.topics[coord.TopicID(binary.LittleEndian.Uint64(payload[1:]))]
+	id := int(binary.LittleEndian.Uint32(payload[9:]))
+	if t == nil || id >= maxQueues {
+		return errCheckpoint
+	}
+	b.state.grow(t, id+1)
+	st := consumequeue.State{
+		Min:     Offset(binary.LittleEndian.Uint64(payload[13:])),
+		Flushed: Offset(binary.LittleEndian.Uint64(payload[21:])),
+	}
+	for rest := payload[queueBytes:]; len(rest) > 0; rest = rest[consumequeue.EntrySize:] {
+		st.Tail = append(st.Tail, consumequeue.Entry{
+			Position: coord.Position(binary.LittleEndian.Uint64(rest)),
+			Size:     binary.LittleEndian.Uint32(rest[8:]),
+			Tag:      binary.LittleEndian.Uint64(rest[12:]),
+		})
+	}
+	st.End = st.Flushed + Offset(len(st.Tail))
+	return (*t.queues.Load())[id].entries.Restore(st)
+}

@@ -1,0 +1,304 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+)
+
+// member is what push and pull consumers share: membership in a group, the
+// queues dealt to it, and waiting for something to be there.
+type member struct {
+	b         *Broker
+	groupName string
+	instance  string
+	kind      groupKind
+	strategy  Strategy
+	from      Whence
+	acks      Durability
+	stop      func() // ends the consumer's goroutines and waits for them
+
+	// Set by join, under Broker.members.
+	group *group
+	name  string
+
+	// Guarded by Broker.members.
+	topics   map[*topic]Filter
+	manual   []Queue // of Assign; nil: queues are dealt
+	draining bool    // gets no queues any more
+
+	// Guarded by group.mu.
+	owned   []*cursor
+	ready   []*cursor       // with something to hand out, first in first out
+	parked  []chan struct{} // goroutines that wait for ready, last in first out
+	running int             // goroutines that do not
+	limit   int             // running at once, unless they are stuck
+	quiet   chan struct{}   // of drain: closed when nothing runs any more
+	closed  bool
+	halted  bool // acks cannot be stored: nothing more is handed out
+
+	maxOut      int // messages handed out and not acknowledged, of one queue
+	maxOutBytes int64
+
+	once     sync.Once
+	closeErr error
+}
+
+func (b *Broker) newMember(groupName, instance string, kind groupKind) *member {
+	return &member{
+		b: b, groupName: groupName, instance: instance, kind: kind,
+		topics: map[*topic]Filter{}, strategy: Averagely, acks: Written,
+		stop: func() {}, maxOut: math.MaxInt, maxOutBytes: math.MaxInt64, limit: math.MaxInt,
+	}
+}
+
+// memberOptions are what push and pull consumers are asked alike.
+type memberOptions struct {
+	model    Model
+	instance string
+	from     Whence
+	strategy Strategy
+	acks     Durability
+}
+
+func (m *member) configure(o memberOptions) error {
+	if err := validateGroup(m.groupName); err != nil {
+		return err
+	}
+	if o.model > Broadcasting {
+		return fmt.Errorf("%w: model %d", ErrInvalidOptions, o.model)
+	}
+	if o.instance != "" || o.model == Broadcasting {
+		if err := validateInstance(o.instance); err != nil {
+			return err
+		}
+	}
+	if o.from.kind == whenceOffset {
+		return fmt.Errorf("%w: a group cannot start %v", ErrInvalidOptions, o.from)
+	}
+	if o.acks > Written {
+		return invalidOption("AckDurability", o.acks)
+	}
+	if o.strategy != nil {
+		m.strategy = o.strategy
+	}
+	if o.acks != DefaultDurability {
+		m.acks = o.acks
+	}
+	m.from = o.from
+	return nil
+}
+
+// offsetsOf is the instance whose offsets the member uses.
+func (m *member) offsetsOf() string {
+	if m.kind.model == Broadcasting {
+		return m.instance
+	}
+	return ""
+}
+
+// Subscribe makes the consumer receive the messages of a topic that the filter
+// wants. Subscribing again changes nothing but the filter, and that only while
+// no other member has another one. The group starts where its options say the
+// first time any member subscribes to the topic; later it goes on where it was.
+//
+// Errors: ErrTopicNotFound, ErrInvalidName, ErrInvalidFilter,
+// ErrSubscriptionMismatch, ErrClosed.
+func (m *member) Subscribe(topic string, f Filter) error {
+	if f.err != nil {
+		return f.err
+	}
+	t, err := m.b.topicNamed(context.Background(), topic)
+	if err != nil {
+		return err
+	}
+	m.b.members.Lock()
+	defer m.b.unlockMembers()
+	if err := m.aliveLocked(); err != nil {
+		return err
+	}
+	if m.manual != nil {
+		return fmt.Errorf("%w: Subscribe after Assign", ErrInvalidArgument)
+	}
+	return m.group.subscribe(m, t, f, m.from)
+}
+
+// Group returns the name of the consumer's group.
+func (m *member) Group() string { return m.groupName }
+
+// Name returns the consumer's name in its group: its Instance, or one made up.
+func (m *member) Name() string { return m.name }
+
+// Assigned returns the queues that are dealt to this consumer now, sorted.
+func (m *member) Assigned() []Queue {
+	m.group.mu.Lock()
+	defer m.group.mu.Unlock()
+	return m.queuesLocked()
+}
+
+// Close leaves the group. Calls that wait return ErrClosed; the context of
+// handlers under way is cancelled and their return waited for; messages handed
+// out and not begun go to other members. It may be called more than once, but
+// not from a handler.
+func (m *member) Close() error {
+	m.close()
+	return m.closeErr
+}
+
+func (m *member) close() {
+	m.once.Do(func() {
+		m.b.members.Lock()
+		m.group.mu.Lock()
+		m.closed = true
+		m.wakeAllLocked()
+		m.group.mu.Unlock()
+		m.b.leave(m)
+		m.b.unlockMembers()
+		m.stop()
+	})
+}
+
+// drained waits until the member, which gets no queues any more, has finished
+// what was handed out to it. What a pull consumer polled is its caller's affair.
+func (m *member) drained(ctx context.Context) error {
+	m.group.mu.Lock()
+	if m.kind.pull || m.running == 0 {
+		m.group.mu.Unlock()
+		return nil
+	}
+	if m.quiet == nil {
+		m.quiet = make(chan struct{})
+	}
+	quiet := m.quiet
+	m.group.mu.Unlock()
+	select {
+	case <-quiet:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// aliveLocked says whether the member is open. Broker.members is held.
+func (m *member) aliveLocked() error {
+	if _, ok := m.b.consumers[m]; !ok {
+		return ErrClosed
+	}
+	return m.b.alive()
+}
+
+// readyLocked queues a cursor that has something to hand out, and wakes who
+// waits for it. While as many goroutines run as there are processors, one of
+// them will come to it; more would only take turns.
+func (m *member) readyLocked(c *cursor) {
+	m.ready = append(m.ready, c)
+	if m.running < m.limit {
+		m.wakeOneLocked()
+	}
+}
+
+// takeReadyLocked takes the cursor that has waited longest, nil if none.
+func (m *member) takeReadyLocked() *cursor {
+	if len(m.ready) == 0 || m.halted {
+		return nil
+	}
+	c := m.ready[0]
+	m.ready = m.ready[:copy(m.ready, m.ready[1:])]
+	c.queued = false
+	return c
+}
+
+// parkLocked waits, with group.mu let go meanwhile, until it is woken. The
+// signal is a channel of depth 1 of the goroutine's own.
+func (m *member) parkLocked(wake chan struct{}) {
+	m.parked = append(m.parked, wake)
+	m.running--
+	if m.running == 0 && m.quiet != nil {
+		close(m.quiet)
+		m.quiet = nil
+	}
+	m.group.mu.Unlock()
+	<-wake
+	m.group.mu.Lock()
+}
+
+func (m *member) wakeOneLocked() {
+	if n := len(m.parked); n > 0 {
+		wake := m.parked[n-1]
+		m.parked = m.parked[:n-1]
+		m.running++
+		wake <- struct{}{} // 1 deep, and its owner is parked: never blocks
+	}
+}
+
+func (m *member) wakeAllLocked() {
+	for len(m.parked) > 0 {
+		m.wakeOneLocked()
+	}
+}
+
+// disownLocked takes c from the member's lists.
+func (m *member) disownLocked(c *cursor) {
+	m.owned = slices.DeleteFunc(m.owned, func(other *cursor) bool { return other == c })
+	m.unreadyLocked(c)
+}
+
+func (m *member) unreadyLocked(c *cursor) {
+	m.ready = slices.DeleteFunc(m.ready, func(other *cursor) bool { return other == c })
+	c.queued = false
+	c.armed.Store(false)
+}
+
+// deal asks the member's strategy. One that panics must not take the broker's
+// locks with it: then queues are dealt averagely.
+func (m *member) deal(names []string, free []Queue) (dealt map[string][]Queue) {
+	defer func() {
+		if v := recover(); v != nil {
+			m.b.opts.Logger.Error("strategy panicked", "group", m.groupName, "value", v)
+			dealt = Averagely(names, free)
+		}
+	}()
+	return m.strategy(names, free)
+}
+
+func (m *member) queuesLocked() []Queue {
+	queues := []Queue{}
+	for _, c := range m.owned {
+		queues = append(queues, c.queue.name())
+	}
+	slices.SortFunc(queues, compareQueues)
+	return queues
+}
+
+// reportMissed counts and tells of messages that the group went past.
+func (g *group) reportMissed(q *queue, gone []missed) {
+	for _, miss := range gone {
+		g.b.counters.missed.Add(int64(miss.To - miss.From))
+		if hook := g.b.opts.Hooks.Missed; hook != nil {
+			hook(MissedInfo{Group: g.name, Queue: q.name(), From: miss.From, To: miss.To, Err: miss.err})
+		}
+	}
+}
+
+// PanicError is the error of a handler that panicked.
+type PanicError struct {
+	Value any    // what it panicked with
+	Stack []byte // of the goroutine
+}
+
+// Error says what the handler panicked with.
+func (e *PanicError) Error() string { return fmt.Sprintf("mq: handler panicked: %v", e.Value) }
+
+// Unwrap returns the value if it is an error.
+func (e *PanicError) Unwrap() error {
+	var err error
+	if v, ok := e.Value.(error); ok {
+		err = v
+	}
+	return err
+}
+
+func isClosed(err error) bool { return errors.Is(err, ErrClosed) }

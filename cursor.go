@@ -1,0 +1,277 @@
+package mq
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+)
+
+// cursor is a group's delivery from one queue: what is handed out, and not yet
+// acknowledged, counts from here. It lives while members subscribe to the
+// topic.
+//
+//	done             out (being handled, or waiting to come again)
+//	........committed[##...#.#####]next ............ visible ... end
+//
+// A cursor is in one of four states, all changes under group.mu:
+//
+//	queued    in its owner's list of cursors with something to hand out
+//	armed     at the end of what is visible: the next arrival wakes it
+//	blocked   as much is out as may be: an acknowledgement schedules it again
+//	idle      no owner, paused, or retired
+type cursor struct {
+	group *group
+	queue *queue
+	topic *groupTopic
+
+	// armed is set under group.mu and taken by whoever wakes, without it. See
+	// queue.arrived.
+	armed atomic.Bool
+
+	// Guarded by group.mu.
+	owner   *member
+	start   coord.Position // the record that offsets count from; acks name it
+	next    Offset         // first offset not yet handed out
+	done    []span         // acknowledged ahead of next before the cursor began
+	redo    []claim        // to be handed out before next: due retries, and what was given back
+	skipped []span         // filtered out or missing, not yet in an ack
+	out     int            // messages handed out and not acknowledged
+	bytes   int64          // their size in the log
+	queued  bool
+	paused  bool
+	retired bool
+	ackDue  bool   // skipped is in group.retries, to be acknowledged
+	lanes   *lanes // of an ordered group
+}
+
+// claim is a message to be handed out.
+type claim struct {
+	offset  Offset
+	entry   consumequeue.Entry
+	attempt int
+}
+
+// missed is offsets that a cursor went past without reason of its own.
+type missed struct {
+	span
+	err error
+}
+
+// wake is called by a sender that took armed.
+func (c *cursor) wake() {
+	g := c.group
+	g.mu.Lock()
+	c.scheduleLocked()
+	g.mu.Unlock()
+}
+
+// scheduleLocked puts the cursor where it belongs: in its owner's list if it
+// has something to hand out, else asleep.
+func (c *cursor) scheduleLocked() {
+	if c.queued || c.retired || c.paused || c.owner == nil {
+		return
+	}
+	if c.readyLocked() || !c.blockedLocked() && !c.sleepLocked() {
+		c.armed.Store(false)
+		c.queued = true
+		c.owner.readyLocked(c)
+	}
+}
+
+// readyLocked reports whether there is something to hand out.
+func (c *cursor) readyLocked() bool {
+	if c.lanes != nil && c.lanes.readyLocked() {
+		return true
+	}
+	if c.blockedLocked() {
+		return false
+	}
+	return len(c.redo) > 0 || !c.fullLocked() && c.moreLocked()
+}
+
+// blockedLocked reports whether the cursor waits for something that schedules
+// it when it is done: the fetch of an ordered group, or acknowledgements that
+// make room.
+func (c *cursor) blockedLocked() bool {
+	return c.lanes != nil && c.lanes.fetching || len(c.redo) == 0 && c.fullLocked()
+}
+
+// fullLocked reports whether as much is out as may be.
+func (c *cursor) fullLocked() bool {
+	return c.out >= c.owner.maxOut || c.bytes >= c.owner.maxOutBytes
+}
+
+// moreLocked looks for a visible entry behind next.
+func (c *cursor) moreLocked() bool {
+	entries := c.queue.entries
+	if c.next < entries.Min() {
+		return true // to be missed
+	}
+	if c.next >= entries.End() {
+		return false
+	}
+	var e [1]consumequeue.Entry
+	n, err := entries.Read(c.next, e[:])
+	return err != nil || n == 1 && visible(e[0], c.group.b.mark(c.queue.topic))
+}
+
+// sleepLocked arms the cursor, so that the next arrival wakes it. It looks once
+// more afterwards: what arrived in between would wake nobody. False if there
+// was something.
+func (c *cursor) sleepLocked() bool {
+	c.armed.Store(true)
+	return !c.moreLocked() || !c.armed.CompareAndSwap(true, false)
+}
+
+// maxScan is how many index entries one claim looks at: RocketMQ's
+// maxFilterMessageSize of 16000 bytes is 800 entries of 20 bytes.
+const maxScan = 800
+
+// claimLocked takes up to limit messages, and about maxBytes, into claims; what
+// it goes past it notes in skipped and returns in gone.
+func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken []claim, gone []missed) {
+	claims, maxBytes = c.claimAgainLocked(claims, limit, maxBytes)
+	if c.fullLocked() {
+		return claims, nil
+	}
+	gone = c.passTrimmedLocked(gone)
+	var buf [64]consumequeue.Entry
+	mark := c.group.b.mark(c.queue.topic)
+	for scanned := 0; scanned < maxScan && len(claims) < limit && maxBytes > 0; {
+		n, err := c.queue.entries.Read(c.next, buf[:min(len(buf), limit-len(claims))])
+		if err != nil || n == 0 {
+			// Trimmed at this moment: the next round passes it. A file that cannot
+			// be read at all: go past it, or the queue would stand still.
+			if err != nil && c.next >= c.queue.entries.Min() {
+				gone = append(gone, c.passLocked(span{From: c.next, To: c.next + 1}, err))
+			}
+			break
+		}
+		for i := range buf[:n] {
+			if !visible(buf[i], mark) {
+				return claims, gone
+			}
+			if maxBytes <= 0 {
+				break
+			}
+			off := c.next
+			c.next++
+			scanned++
+			switch {
+			case c.doneLocked(off):
+			case buf[i].Size == 0:
+				gone = append(gone, c.missLocked(span{From: off, To: off + 1}, ErrCorrupt))
+			case !c.topic.filter.matchHash(buf[i].Tag):
+				c.skipLocked(span{From: off, To: off + 1})
+			default:
+				claims = append(claims, claim{off, buf[i], 1})
+				maxBytes -= int64(buf[i].Size)
+				c.out++
+				c.bytes += int64(buf[i].Size)
+			}
+		}
+	}
+	return claims, gone
+}
+
+// claimAgainLocked takes what comes again. It is counted in out already.
+func (c *cursor) claimAgainLocked(claims []claim, limit int, maxBytes int64) ([]claim, int64) {
+	n := 0
+	for n < len(c.redo) && len(claims) < limit && maxBytes > 0 {
+		claims = append(claims, c.redo[n])
+		maxBytes -= int64(c.redo[n].entry.Size)
+		n++
+	}
+	c.redo = slices.Delete(c.redo, 0, n)
+	return claims, maxBytes
+}
+
+// passTrimmedLocked goes past what retention has dropped.
+func (c *cursor) passTrimmedLocked(gone []missed) []missed {
+	start := c.queue.entries.Min()
+	if c.next >= start {
+		return gone
+	}
+	from := c.next
+	c.next = start
+	for _, s := range c.done {
+		if s.From <= from && from < s.To {
+			from = min(s.To, start)
+		}
+	}
+	if from == start {
+		return gone
+	}
+	return append(gone, c.missLocked(span{From: from, To: start}, nil))
+}
+
+func (c *cursor) passLocked(s span, err error) missed {
+	c.next = s.To
+	return c.missLocked(s, err)
+}
+
+// missLocked notes that the group goes past s although it wanted it.
+func (c *cursor) missLocked(s span, err error) missed {
+	c.skipLocked(s)
+	return missed{s, err}
+}
+
+// skipLocked notes that the group is done with s without an acknowledgement: it
+// travels with the next one.
+func (c *cursor) skipLocked(s span) {
+	if n := len(c.skipped); n > 0 && c.skipped[n-1].To == s.From {
+		c.skipped[n-1].To = s.To
+		return
+	}
+	c.skipped = append(c.skipped, s)
+}
+
+// doneLocked reports whether off was acknowledged before the cursor began, and
+// forgets the spans that next has passed.
+func (c *cursor) doneLocked(off Offset) bool {
+	for len(c.done) > 0 && c.done[0].To <= off {
+		c.done = c.done[1:]
+	}
+	return len(c.done) > 0 && c.done[0].From <= off
+}
+
+// takeSkippedLocked hands over what was skipped, to be acknowledged.
+func (c *cursor) takeSkippedLocked() []span {
+	s := c.skipped
+	c.skipped = nil
+	return s
+}
+
+// skippedCountLocked counts the offsets skipped and not acknowledged.
+func (c *cursor) skippedCountLocked() (n int64) {
+	for _, s := range c.skipped {
+		n += int64(s.To - s.From)
+	}
+	return n
+}
+
+// finishedLocked notes that n messages of so many bytes, handed out under
+// start, are acknowledged. After a reset they were counted by another start.
+func (c *cursor) finishedLocked(start coord.Position, n int, bytes int64) {
+	if start != c.start {
+		return
+	}
+	c.out -= n
+	c.bytes -= bytes
+	c.scheduleLocked()
+}
+
+// retireLocked ends the cursor: what is out is finished, and its
+// acknowledgements still count unless its start has been superseded.
+func (c *cursor) retireLocked() {
+	if c.owner != nil {
+		c.owner.disownLocked(c)
+		c.owner = nil
+	}
+	c.retired = true
+	c.armed.Store(false)
+	c.group.retries.dropLocked(c.group, c)
+	c.queue.removeReader(c)
+}

@@ -1,0 +1,207 @@
+package mq
+
+import (
+	"errors"
+	"time"
+	"unsafe"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// slabBytes is how much of names and bodies is copied into one allocation. It
+// stays in the processor's cache, and a body that is kept pins no more than it.
+const slabBytes = 16 * kib
+
+// fetcher reads claimed messages out of the log. Each goroutine that delivers
+// has its own: what it reuses makes a fetch cost two allocations, the messages
+// and their bytes, whatever their number.
+type fetcher struct {
+	b    *Broker
+	refs []commitlog.Ref
+	slab []byte // free part of the current allocation
+}
+
+// fetched is the outcome of a fetch.
+type fetched struct {
+	messages []Message // that the filter wants, in the order of their claims
+	claims   []claim   // theirs
+	unwanted []claim   // whose tag only shared a hash with a wanted one
+	gone     []missed  // that cannot be read
+	lost     []claim   // theirs
+	start    coord.Position
+	err      error // the log cannot be read at all: nothing above is set
+}
+
+// fetch reads the claims of one cursor, into memory of theirs.
+func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims []claim) (out fetched) {
+	q := c.queue
+	f.refs = f.refs[:0]
+	for i := range claims {
+		f.refs = append(f.refs, commitlog.Ref{Position: claims[i].entry.Position, Size: claims[i].entry.Size})
+	}
+	out.messages = make([]Message, 0, len(claims))
+	out.claims = claims[:0]
+	f.b.log.Read(f.refs, func(i int, r commitlog.Record, err error) bool {
+		cl := claims[i] // a copy: out.claims writes over what was visited
+		var v record.View
+		if err == nil {
+			err = decodeAs(q, cl.offset, r, &v)
+		}
+		if err != nil && f.fatal(err) {
+			out.err = err
+			return false
+		}
+		switch {
+		case err != nil:
+			if m, ok := f.restore(q, cl, filter); ok {
+				out.messages = append(out.messages, m)
+				out.claims = append(out.claims, cl)
+				break
+			}
+			out.lost = append(out.lost, cl)
+			out.gone = append(out.gone, missed{span{From: cl.offset, To: cl.offset + 1}, f.reason(q, cl.offset, err)})
+		case !filter.matchTag(v.Tag):
+			out.unwanted = append(out.unwanted, cl)
+		default:
+			out.messages = append(out.messages, Message{})
+			f.fill(&out.messages[len(out.messages)-1], q, &v, r)
+			out.claims = append(out.claims, cl)
+		}
+		return true
+	})
+	for i := range out.messages {
+		out.messages[i].Attempt = out.claims[i].attempt
+		out.messages[i].origin = delivery{c, start, out.claims[i].offset}
+	}
+	return out
+}
+
+// fatal reports whether err is about the log and not about one record.
+func (f *fetcher) fatal(err error) bool {
+	return errors.Is(err, commitlog.ErrClosed) || !errors.Is(err, ErrCorrupt) && !errors.Is(err, commitlog.ErrNotFound)
+}
+
+// reason is nil if retention dropped the message, else what is damaged.
+func (f *fetcher) reason(q *queue, off Offset, err error) error {
+	if off < q.entries.Min() {
+		return nil
+	}
+	return err
+}
+
+var errOtherRecord = &CorruptionError{Err: errors.New("index entry points at another record")}
+
+// decodeAs reads the record as the message at off of q.
+func decodeAs(q *queue, off Offset, r commitlog.Record, v *record.View) error {
+	if err := record.DecodeMessage(r.Payload, v); err != nil {
+		return &CorruptionError{Offset: int64(r.Position), Err: err}
+	}
+	if v.Topic != q.topic.id || v.Queue != q.id || v.Offset != off {
+		return errOtherRecord
+	}
+	return nil
+}
+
+// fill copies a message out of the log.
+func (f *fetcher) fill(m *Message, q *queue, v *record.View, r commitlog.Record) {
+	text, body := f.copy(v.Text(), v.Body)
+	m.Topic = q.topic.name
+	m.Queue, m.Offset = q.id, v.Offset
+	m.Body = body
+	m.ID = MessageID{store: f.b.log.StoreID(), epoch: r.Epoch, position: r.Position}
+	m.StoredAt = time.UnixMilli(v.StoredAt)
+	m.BornAt = m.StoredAt
+	if len(text) == len(v.Tag) { // no keys, no properties, no sharding key
+		m.Tag = text
+		return
+	}
+	var names record.Message
+	v.Unpack(text, &names)
+	m.Tag, m.Keys, m.Properties, m.ShardingKey = names.Tag, names.Keys, names.Properties, names.ShardingKey
+	m.BornAt = time.UnixMilli(v.BornAt())
+}
+
+// copy puts names and body of a message behind each other into memory of the
+// receiver's own.
+func (f *fetcher) copy(text, body []byte) (string, []byte) {
+	n := len(text) + len(body)
+	if n > len(f.slab) {
+		if n > slabBytes/2 {
+			return string(text), append(make([]byte, 0, len(body)), body...)
+		}
+		f.slab = make([]byte, slabBytes)
+	}
+	mem := f.slab[:n:n]
+	f.slab = f.slab[n:]
+	copy(mem, text)
+	own := mem[len(text):]
+	copy(own, body)
+	// The bytes under the string are written once, above, and never again: the
+	// body that the receiver may change begins behind them.
+	return unsafe.String(unsafe.SliceData(mem), len(text)), own
+}
+
+// restore looks for a message whose index entry does not lead to it: in the
+// log, between its neighbours. Queue files are not synced with the log, so
+// after damage to them this is where an entry comes from.
+func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok bool) {
+	entry, found := f.b.searchEntry(q, cl.offset)
+	if !found {
+		return m, false
+	}
+	if err := q.entries.Patch(cl.offset, entry); err != nil {
+		f.b.opts.Logger.Warn("queue entry not restored", "queue", q.name(), "offset", cl.offset, "err", err)
+	}
+	ref := [1]commitlog.Ref{{Position: entry.Position, Size: entry.Size}}
+	f.b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
+		var v record.View
+		if err == nil && decodeAs(q, cl.offset, r, &v) == nil && filter.matchTag(v.Tag) {
+			f.fill(&m, q, &v, r)
+			ok = true
+		}
+		return false
+	})
+	return m, ok
+}
+
+// searchEntry scans the log between the neighbours of off for its record.
+func (b *Broker) searchEntry(q *queue, off Offset) (e consumequeue.Entry, found bool) {
+	from, to := b.log.Start(), b.log.Written()
+	if at, ok := neighbour(q, off-1, from, to); ok {
+		from = at
+	}
+	if at, ok := neighbour(q, off+1, from, to); ok {
+		to = at
+	}
+	err := b.log.Scan(from, to, func(r commitlog.Record) error {
+		var v record.View
+		if record.KindOf(r.Payload) == record.KindMessage && decodeAs(q, off, r, &v) == nil {
+			e = consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(v.Tag))}
+			found = true
+			return errStopScan
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errStopScan) {
+		b.opts.Logger.Warn("scan for a queue entry", "queue", q.name(), "offset", off, "err", err)
+	}
+	return e, found
+}
+
+var errStopScan = errors.New("mq: scan ended")
+
+// neighbour returns the position of a neighbouring entry that can be true.
+func neighbour(q *queue, off Offset, from, to coord.Position) (coord.Position, bool) {
+	var e [1]consumequeue.Entry
+	if off < q.entries.Min() || off >= q.entries.End() {
+		return 0, false
+	}
+	n, err := q.entries.Read(off, e[:])
+	if err != nil || n == 0 || e[0].Size == 0 || e[0].Position < from || e[0].Position >= to {
+		return 0, false
+	}
+	return e[0].Position, true
+}

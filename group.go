@@ -1,0 +1,376 @@
+package mq
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// Model says how the members of a group share a topic.
+type Model uint8
+
+const (
+	// Clustering gives each message to one member.
+	Clustering Model = iota
+
+	// Broadcasting gives each message to every member. Members have offsets of
+	// their own, under their instance name. As in RocketMQ a message whose
+	// handler fails does not come again; failures are counted and reported.
+	Broadcasting
+)
+
+// String returns the name of the constant.
+func (m Model) String() string {
+	if m == Broadcasting {
+		return "Broadcasting"
+	}
+	return "Clustering"
+}
+
+// groupKind is what the living members of a group have in common.
+type groupKind struct {
+	pull    bool
+	model   Model
+	ordered bool
+}
+
+func (k groupKind) String() string {
+	s := k.model.String()
+	if k.ordered {
+		s += " ordered"
+	}
+	if k.pull {
+		return s + " pull"
+	}
+	return s + " push"
+}
+
+// groupKey names a group, or one broadcasting member of it.
+type groupKey struct{ name, instance string }
+
+// group is a consumer group, or one broadcasting member of it: whoever has
+// offsets of its own. It is the living form of a record.Group.
+//
+// What has been consumed is in subs and part of the fold. What is being
+// consumed is in cursors and lives in memory only: it belongs to the group and
+// not to its members, so that a queue can move from one member to another while
+// messages of it are being handled.
+type group struct {
+	b              *Broker
+	name, instance string
+	id             coord.GroupID
+
+	// Guarded by the append lock.
+	deleted bool
+	at      coord.Position // newest record that describes it
+	subs    map[coord.TopicID]*subscription
+
+	// Guarded by Broker.members.
+	members []*member // living, in the order they joined
+	joined  int       // members ever, for their names
+	idle    time.Time // since when it has had no member
+
+	mu      sync.Mutex // protects everything below, and what cursors and members say it does
+	topics  map[*topic]*groupTopic
+	retries retries
+}
+
+// groupTopic is a topic that living members subscribe to.
+type groupTopic struct {
+	filter  Filter
+	cursors []*cursor // by queue id
+}
+
+func newGroup(b *Broker, name, instance string, id coord.GroupID) *group {
+	return &group{
+		b: b, name: name, instance: instance, id: id,
+		subs: map[coord.TopicID]*subscription{}, topics: map[*topic]*groupTopic{},
+		idle: time.Now(),
+	}
+}
+
+// join makes m a member. Broker.members is held.
+func (b *Broker) join(m *member) error {
+	if err := b.alive(); err != nil {
+		return err
+	}
+	for other := range b.consumers {
+		if other.group.name != m.groupName {
+			continue
+		}
+		if other.kind != m.kind {
+			return fmt.Errorf("%w: group %q has %v consumers, this is a %v one", ErrGroupKind, m.groupName, other.kind, m.kind)
+		}
+		if m.instance != "" && other.instance == m.instance {
+			return fmt.Errorf("%w: %q in group %q", ErrInstanceInUse, m.instance, m.groupName)
+		}
+	}
+	g, err := b.ensureGroup(groupKey{m.groupName, m.offsetsOf()})
+	if err != nil {
+		return err
+	}
+	m.group = g
+	g.joined++
+	m.name = m.instance
+	if m.name == "" {
+		m.name = fmt.Sprintf("%s#%06d", g.name, g.joined) // sorts in the order of joining
+	}
+	g.members = append(g.members, m)
+	b.consumers[m] = struct{}{}
+	return nil
+}
+
+// leave ends m's membership and deals its queues out to the others.
+// Broker.members is held.
+func (b *Broker) leave(m *member) {
+	g := m.group
+	delete(b.consumers, m)
+	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
+	g.mu.Lock()
+	for t := range m.topics {
+		g.dropUnusedLocked(t)
+	}
+	g.mu.Unlock()
+	if len(g.members) == 0 {
+		g.idle = time.Now()
+	}
+	g.rebalance()
+}
+
+// ensureGroup returns the group, creating it if need be.
+func (b *Broker) ensureGroup(key groupKey) (*group, error) {
+	if g := b.names.group(key); g != nil {
+		return g, nil
+	}
+	_, err := b.appendState(context.Background(), commitlog.Wait, func() (stateRecord, error) {
+		return &record.Group{Name: key.name, Instance: key.instance}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.names.group(key), nil
+}
+
+// subscribe makes the group consume t for m. Broker.members is held.
+func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
+	for _, other := range g.members {
+		if had, ok := other.topics[t]; ok && other != m && !had.equal(f) {
+			return fmt.Errorf("%w: group %q, topic %q: %q, the group has %q", ErrSubscriptionMismatch, g.name, t.name, f, had)
+		}
+	}
+	if err := g.ensureStart(t, from); err != nil {
+		return err
+	}
+	m.topics[t] = f
+	g.mu.Lock()
+	gt := g.topics[t]
+	if gt == nil {
+		gt = &groupTopic{}
+		g.topics[t] = gt
+	}
+	gt.filter = f
+	g.addCursorsLocked(t, gt)
+	g.mu.Unlock()
+	g.rebalance()
+	return nil
+}
+
+// addCursorsLocked gives the group a cursor on each queue of t.
+func (g *group) addCursorsLocked(t *topic, gt *groupTopic) {
+	queues := *t.queues.Load()
+	for id := len(gt.cursors); id < len(queues); id++ {
+		c := &cursor{group: g, queue: queues[id], topic: gt}
+		if len(g.members) > 0 && g.members[0].kind.ordered {
+			c.lanes = newLanes()
+		}
+		g.rewindLocked(c)
+		gt.cursors = append(gt.cursors, c)
+		queues[id].addReader(c)
+	}
+}
+
+// dropUnusedLocked forgets t's cursors when no member subscribes to it.
+func (g *group) dropUnusedLocked(t *topic) {
+	gt := g.topics[t]
+	if gt == nil {
+		return
+	}
+	for _, m := range g.members {
+		if _, ok := m.topics[t]; ok {
+			return
+		}
+	}
+	for _, c := range gt.cursors {
+		c.retireLocked()
+	}
+	delete(g.topics, t)
+}
+
+// rewindLocked puts the cursor at what the group has got to. What is out is
+// forgotten: it is finished under the start it was handed out under, or comes
+// again.
+func (g *group) rewindLocked(c *cursor) {
+	g.b.log.Exclusive(func() {
+		c.next, c.start, c.done = 0, 0, nil
+		if sub := g.subs[c.queue.topic.id]; sub != nil {
+			p := sub.progress(c.queue.id)
+			c.start, c.next, c.done = sub.start, p.committed, slices.Clone(p.ahead)
+		}
+	})
+	c.redo, c.skipped = nil, nil
+	c.out, c.bytes = 0, 0
+	g.retries.dropLocked(g, c)
+	c.ackDue = false
+	if c.lanes != nil {
+		c.lanes.emptyLocked()
+	}
+}
+
+// rebalance deals the queues out among the members. It is an event, not a
+// timer: it runs at once when a member joins, subscribes or leaves, and when a
+// topic grows. Broker.members is held.
+func (g *group) rebalance() {
+	g.mu.Lock()
+	for t, gt := range g.topics {
+		g.rebalanceTopicLocked(t, gt)
+	}
+	info := g.dealtLocked()
+	g.mu.Unlock()
+	if len(g.members) > 0 && g.b.opts.Hooks.Rebalanced != nil {
+		g.b.rebalanced = append(g.b.rebalanced, info)
+	}
+}
+
+// unlockMembers lets go of Broker.members and then calls the hooks that were
+// due under it.
+func (b *Broker) unlockMembers() {
+	due := b.rebalanced
+	b.rebalanced = nil
+	b.members.Unlock()
+	for _, info := range due {
+		b.opts.Hooks.Rebalanced(info)
+	}
+}
+
+func (g *group) rebalanceTopicLocked(t *topic, gt *groupTopic) {
+	var sharing []*member
+	owners := make(map[QueueID]*member, len(gt.cursors))
+	for _, m := range g.members {
+		if m.draining {
+			continue
+		}
+		for _, q := range m.manual {
+			if q.Topic == t.name {
+				owners[q.ID] = m
+			}
+		}
+		if _, ok := m.topics[t]; ok && m.manual == nil {
+			sharing = append(sharing, m)
+		}
+	}
+	if len(sharing) > 0 {
+		deal(t, len(gt.cursors), sharing, owners)
+	}
+	for id, c := range gt.cursors {
+		g.giveLocked(c, owners[QueueID(id)])
+	}
+}
+
+// deal asks the strategy of the member that joined first, and notes the owners
+// of the queues that have none yet.
+func deal(t *topic, queues int, sharing []*member, owners map[QueueID]*member) {
+	byName := make(map[string]*member, len(sharing))
+	var names []string
+	for _, m := range sharing {
+		byName[m.name] = m
+		names = append(names, m.name)
+	}
+	slices.Sort(names)
+	var free []Queue
+	for id := range queues {
+		if owners[QueueID(id)] == nil {
+			free = append(free, Queue{t.name, QueueID(id)})
+		}
+	}
+	dealt := sharing[0].deal(names, free)
+	for _, name := range names { // in order, so that a queue dealt twice has one owner
+		for _, q := range dealt[name] {
+			if q.Topic == t.name && q.ID >= 0 && int(q.ID) < queues && owners[q.ID] == nil {
+				owners[q.ID] = byName[name]
+			}
+		}
+	}
+}
+
+// giveLocked makes m, which may be nil, the owner of c.
+//
+// A push consumer's queue moves at once: messages being handled stay with their
+// handler, and the new owner goes on behind them. What a pull consumer polled
+// and did not commit comes again, so its cursor goes back.
+func (g *group) giveLocked(c *cursor, m *member) {
+	if c.owner == m {
+		return
+	}
+	if c.owner != nil {
+		c.owner.disownLocked(c)
+		if c.owner.kind.pull {
+			g.rewindLocked(c)
+		}
+	}
+	c.owner = m
+	if m != nil {
+		m.owned = append(m.owned, c)
+		c.scheduleLocked()
+	}
+}
+
+func (g *group) dealtLocked() RebalancedInfo {
+	info := RebalancedInfo{Group: g.name, Instance: g.instance, Queues: map[string][]Queue{}}
+	for _, m := range g.members {
+		info.Queues[m.name] = m.queuesLocked()
+	}
+	return info
+}
+
+// topicGrew gives the groups of t cursors on its new queues. Broker.members is
+// held.
+func (b *Broker) topicGrew(t *topic) {
+	for _, g := range b.active() {
+		g.mu.Lock()
+		if gt := g.topics[t]; gt != nil {
+			g.addCursorsLocked(t, gt)
+		}
+		g.mu.Unlock()
+		g.rebalance()
+	}
+}
+
+// topicGone takes t from all groups. Broker.members is held.
+func (b *Broker) topicGone(t *topic) {
+	for _, g := range b.active() {
+		for _, m := range g.members {
+			delete(m.topics, t)
+		}
+		g.mu.Lock()
+		g.dropUnusedLocked(t)
+		g.mu.Unlock()
+		g.rebalance()
+	}
+}
+
+// active returns the groups that have members. Broker.members is held.
+func (b *Broker) active() []*group {
+	var groups []*group
+	for m := range b.consumers {
+		if !slices.Contains(groups, m.group) {
+			groups = append(groups, m.group)
+		}
+	}
+	return groups
+}

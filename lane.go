@@ -1,0 +1,137 @@
+package mq
+
+import "github.com/cespare/xxhash/v2"
+
+// lanes keep the order of an ordered group's messages of one queue: one lane
+// per sharding key, one for all messages without a key. A lane is with one
+// worker at a time, so messages of a key are handled one after another, and
+// different keys in parallel. Which member the worker belongs to does not
+// matter: lanes are the group's, so a key that is being handled waits for its
+// handler when the queue moves.
+//
+// Guarded by group.mu.
+type lanes struct {
+	byKey    map[uint64]*lane
+	ready    []*lane // with messages, free to be taken
+	fetching bool    // a worker reads messages to be laned: one at a time, in order
+}
+
+// lane is the messages of one key that were read and not yet consumed.
+type lane struct {
+	key     uint64
+	items   []item // in order
+	running bool   // with a worker
+	waiting bool   // its first message failed and comes again later
+	ready   bool   // in lanes.ready
+}
+
+func newLanes() *lanes { return &lanes{byKey: map[uint64]*lane{}} }
+
+// readyLocked reports whether a lane can be taken.
+func (l *lanes) readyLocked() bool { return len(l.ready) > 0 }
+
+// addLocked puts a message behind those of its key. Two keys that share a hash
+// share a lane, which costs parallelism and nothing else.
+func (l *lanes) addLocked(it item) {
+	key := xxhash.Sum64String(it.message.ShardingKey)
+	ln := l.byKey[key]
+	if ln == nil {
+		ln = &lane{key: key}
+		l.byKey[key] = ln
+	}
+	ln.items = append(ln.items, it)
+	l.readyLane(ln)
+}
+
+// readyLane puts the lane where workers find it, if it can be taken.
+func (l *lanes) readyLane(ln *lane) {
+	if !ln.ready && !ln.running && !ln.waiting && len(ln.items) > 0 {
+		ln.ready = true
+		l.ready = append(l.ready, ln)
+	}
+}
+
+// takeLocked takes the lane that has waited longest.
+func (l *lanes) takeLocked() *lane {
+	ln := l.ready[0]
+	l.ready = l.ready[:copy(l.ready, l.ready[1:])]
+	ln.ready, ln.running = false, true
+	return ln
+}
+
+// leaveLocked ends a worker's turn with the lane: what failed, and then what
+// was not begun, is at the front again. Of a stale batch nothing is: offsets
+// were reset while it ran.
+func (l *lanes) leaveLocked(ln *lane, b *batch, rest []item, stale bool) {
+	ln.running = false
+	if !stale {
+		var back []item
+		for i := range b.items[:len(b.items)-len(rest)] {
+			if b.state[i].Load() == itemFailed {
+				again := b.items[i]
+				again.attempt++
+				again.message = nil // the handler has had it
+				back = append(back, again)
+			}
+		}
+		ln.items = append(append(back, rest...), ln.items...)
+	}
+	if len(ln.items) == 0 {
+		delete(l.byKey, ln.key)
+		return
+	}
+	l.readyLane(ln)
+}
+
+// resumeLocked ends the wait of a lane whose first message failed.
+func (l *lanes) resumeLocked(ln *lane) {
+	ln.waiting = false
+	l.readyLane(ln)
+}
+
+// emptyLocked forgets the messages: offsets were reset. Lanes that are with a
+// worker stay, so that their key waits for it.
+func (l *lanes) emptyLocked() {
+	l.ready = nil
+	for key, ln := range l.byKey {
+		ln.items, ln.ready, ln.waiting = nil, false, false
+		if !ln.running {
+			delete(l.byKey, key)
+		}
+	}
+}
+
+// laneTurn is how many messages of a lane a worker handles before other lanes
+// have their turn.
+const laneTurn = 32
+
+// takeLaneLocked makes a batch of a lane's messages. When no lane is ready it
+// reads the queue's next messages into lanes first; only one worker does so at
+// a time, or messages of a key could be laned out of order.
+func (w *worker) takeLaneLocked(cur *cursor) *batch {
+	l := cur.lanes
+	if !l.readyLocked() {
+		if l.fetching {
+			return nil
+		}
+		l.fetching = true
+		got := w.fetchLocked(cur, maxBatch)
+		l.fetching = false
+		if cur.retired {
+			return nil
+		}
+		for i := range got.messages {
+			l.addLocked(item{got.claims[i], &got.messages[i]})
+		}
+		cur.scheduleLocked()
+		return nil
+	}
+	ln := l.takeLocked()
+	b := w.c.newBatchLocked(cur, cur.start)
+	b.lane = ln
+	n := min(laneTurn, len(ln.items))
+	b.items = append(b.items, ln.items[:n]...)
+	ln.items = ln.items[:copy(ln.items, ln.items[n:])]
+	cur.scheduleLocked()
+	return b
+}

@@ -1,0 +1,201 @@
+package mq
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/journal"
+	"github.com/pocketmq/mq/internal/keyindex"
+	"github.com/pocketmq/mq/internal/record"
+	"github.com/pocketmq/mq/internal/vfs"
+)
+
+const (
+	unflushedBytes = 16 * mib // of queue entries not yet in files, all queues together
+	openQueueFiles = 256      // descriptors of queue files
+	syncBytes      = 64 * mib // a Written message is synced at the latest when so much follows it
+)
+
+// own makes the directory and takes its lock.
+func (b *Broker) own() error {
+	if err := b.fs.MkdirAll(b.dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	if info, err := os.Stat(b.dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("%w: %q is a file", ErrDirectory, b.dir)
+	}
+	lock, err := vfs.LockFile(filepath.Join(b.dir, "LOCK"))
+	var held *vfs.LockedError
+	switch {
+	case errors.As(err, &held):
+		return fmt.Errorf("%w: %q by process %d", ErrLocked, b.dir, held.PID)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	b.lock = lock
+	return nil
+}
+
+// path names a file or folder of the store.
+func (b *Broker) path(name string) string {
+	if b.dir == "" {
+		return name
+	}
+	return filepath.Join(b.dir, name)
+}
+
+// open brings the folds to the end of the log: from the last checkpoint and
+// what was appended behind it, or from the log alone.
+func (b *Broker) open() error {
+	if err := b.openIndexes(); err != nil {
+		return err
+	}
+	start, err := b.restore()
+	if err != nil {
+		b.opts.Logger.Warn("checkpoint cannot be used, folding the whole log", "err", err)
+		b.recovery.Rebuilt = true
+	}
+	rebuild := err != nil || start.From == 0
+	if rebuild {
+		// Queue and key files without a checkpoint mean nothing.
+		if err := b.forget(); err != nil {
+			return err
+		}
+		start = commitlog.Start{Synced: start.Synced}
+	}
+	if err := b.openLog(start, rebuild); err != nil {
+		return err
+	}
+	return b.begin()
+}
+
+// forget empties the indexes, which are folded from the log again.
+func (b *Broker) forget() error {
+	b.state.clear()
+	b.names = newNames()
+	err := errors.Join(b.entries.Close(), b.keys.Close())
+	for _, name := range []string{"consumequeue", "index"} {
+		err = errors.Join(err, b.fs.RemoveAll(b.path(name)), b.fs.MkdirAll(b.path(name)))
+	}
+	return errors.Join(err, b.openFolders())
+}
+
+func (b *Broker) openIndexes() (err error) {
+	for _, name := range []string{"commitlog", "consumequeue", "index"} {
+		if err := b.fs.MkdirAll(b.path(name)); err != nil {
+			return fmt.Errorf("%w: %w", ErrDirectory, err)
+		}
+	}
+	if err := b.openFolders(); err != nil {
+		return err
+	}
+	if b.dir == "" {
+		return nil // nothing to come back to
+	}
+	b.journal, err = journal.Open(b.path("journal"), b.opts.Logger)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	return nil
+}
+
+func (b *Broker) openFolders() (err error) {
+	b.entries, err = consumequeue.Open(b.fs, b.path("consumequeue"), consumequeue.Options{
+		MaxUnflushed: unflushedBytes,
+		MaxOpen:      openQueueFiles,
+		Full:         b.upkeep.wantFlush,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	b.keys, err = keyindex.Open(b.fs, b.path("index"))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	return nil
+}
+
+// openLog opens the log and folds what it holds behind the checkpoint. A
+// rebuild folds it twice, names first: see state.applyContent.
+func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
+	opts := commitlog.Options{
+		FS: b.fs, Dir: b.path("commitlog"), Mmap: !b.opts.DisableMmap,
+		SegmentBytes: b.opts.SegmentBytes,
+		SyncEvery:    b.opts.SyncEvery, SyncBytes: syncBytes,
+		CacheBytes: b.opts.CacheBytes,
+		HeadLen:    record.HeadLen,
+		Allow:      b.allow,
+		Sealed:     b.upkeep.wantCheckpoint,
+		Logger:     b.opts.Logger,
+	}
+	log, found, err := commitlog.Open(opts, start, func(r commitlog.Record) error {
+		if err := b.state.applyState(r.Payload, r.Position); err != nil || rebuild {
+			return err
+		}
+		return b.state.applyContent(r)
+	})
+	if err != nil {
+		return openError(err)
+	}
+	b.log = log
+	if b.storeID != 0 && b.storeID != log.StoreID() {
+		return fmt.Errorf("%w: the journal is of store %016x, the log of %016x", ErrCorrupt, b.storeID, log.StoreID())
+	}
+	if rebuild {
+		if err := log.Scan(log.Start(), log.Written(), b.state.applyContent); err != nil {
+			return openError(err)
+		}
+	}
+	b.recovery.Clean = found.Clean && !b.recovery.Rebuilt
+	b.recovery.Replayed, b.recovery.Corrupt = found.Replayed, found.Corrupt
+	for _, c := range found.Cut {
+		b.recovery.Cut = append(b.recovery.Cut, CutRange{From: int64(c.From), To: int64(c.To)})
+	}
+	return nil
+}
+
+// openError keeps the sentinels of the log and calls everything else a
+// directory that cannot be used.
+func openError(err error) error {
+	if errors.Is(err, ErrVersion) || errors.Is(err, ErrDiskFull) || errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	return fmt.Errorf("mq: open log: %w", err)
+}
+
+// begin turns a store that is read into one that is written.
+func (b *Broker) begin() error {
+	b.trimQueues()
+	if b.journal != nil {
+		// From here on the log may run ahead of what the journal calls its end.
+		if err := b.journal.Withdraw(); err != nil {
+			return fmt.Errorf("%w: %w", ErrDirectory, err)
+		}
+	}
+	if err := b.entries.SweepUnknown(b.knownFolder()); err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	b.upkeep.start()
+	b.callback.start()
+	return nil
+}
+
+// knownFolder tells the queue folders of topics that exist from what a crash
+// left behind.
+func (b *Broker) knownFolder() func(string) bool {
+	known := map[string]bool{}
+	for _, t := range b.state.topics {
+		known[consumequeue.Dir(t.name, t.id)] = true
+	}
+	return func(dir string) bool { return known[dir] }
+}

@@ -1,0 +1,376 @@
+package mq
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// Selector chooses the message queue of a message, from 0 to queues-1. It is
+// called before the message is stored, on the sender's goroutine.
+type Selector func(m *Message, queues int) QueueID
+
+// Random chooses any queue (RocketMQ's SelectMessageQueueByRandom).
+func Random(_ *Message, queues int) QueueID { return QueueID(rand.IntN(queues)) }
+
+// ByShardingKey chooses by the hash of Message.ShardingKey, so that messages of
+// one key lie in one queue, in the order they were sent (RocketMQ's
+// SelectMessageQueueByHash). A message without a key goes to queue 0.
+func ByShardingKey(m *Message, queues int) QueueID {
+	if m.ShardingKey == "" {
+		return 0
+	}
+	return QueueID(xxhash.Sum64String(m.ShardingKey) % uint64(queues))
+}
+
+// ProducerOptions says how a producer sends. Nil means the defaults.
+type ProducerOptions struct {
+	// Group is the producer's name, for people. May be empty.
+	Group string
+
+	// Selector chooses message queues. By default a message with a ShardingKey
+	// goes to the queue of its key and others go round robin.
+	Selector Selector
+}
+
+// Producer sends messages. It is safe for concurrent use; one is enough for a
+// program, though goroutines that send millions of messages a second do better
+// with one each.
+type Producer struct {
+	b      *Broker
+	group  string
+	choose Selector
+	closed atomic.Bool
+	last   atomic.Pointer[topic] // of the send before
+
+	_    [64]byte // turn is written by every send: keep it off the line of what they read
+	turn atomic.Uint32
+}
+
+// NewProducer returns a producer. Errors: ErrInvalidName, ErrClosed.
+func (b *Broker) NewProducer(options *ProducerOptions) (*Producer, error) {
+	if err := b.alive(); err != nil {
+		return nil, err
+	}
+	var o ProducerOptions
+	if options != nil {
+		o = *options
+	}
+	if o.Group != "" {
+		if err := validateGroup(o.Group); err != nil {
+			return nil, err
+		}
+	}
+	p := &Producer{b: b, group: o.Group, choose: o.Selector}
+	p.turn.Store(rand.Uint32()) // RocketMQ's producers begin at a random queue, too
+	return p, nil
+}
+
+// Group returns the producer's name.
+func (p *Producer) Group() string { return p.group }
+
+// Close makes later sends return ErrClosed. Sends under way are not affected,
+// nor are callbacks that are due. It may be called more than once.
+func (p *Producer) Close() error {
+	p.closed.Store(true)
+	return nil
+}
+
+// Send stores m and returns when it is as durable as its topic asks for: in a
+// Synced topic after an fdatasync, shared with the sends that came meanwhile.
+// Where the log has no room yet it waits for it, until ctx ends. A Send that
+// returns the error of ctx may still have stored its message.
+//
+// Errors: ErrInvalidName, ErrInvalidMessage, ErrTooLarge, ErrTopicNotFound,
+// ErrFull, ErrDiskFull, ErrPoisoned, ErrClosed.
+func (p *Producer) Send(ctx context.Context, m *Message) (SendResult, error) {
+	var one [1]outgoing
+	if err := p.prepare(ctx, m, &one[0]); err != nil {
+		return SendResult{}, err
+	}
+	end, err := p.b.appendMessages(ctx, commitlog.Wait, one[:])
+	if err != nil {
+		return SendResult{}, err
+	}
+	if one[0].durability == Synced {
+		if err := p.b.await(ctx, end, one[:]); err != nil {
+			return SendResult{}, err
+		}
+	}
+	one[0].queue.arrived()
+	return one[0].result, nil
+}
+
+// SendBatch stores ms, of any mix of topics, all or nothing: in one frame of
+// the log. It waits for the strongest durability among their topics; each
+// message becomes visible by that of its own. The results are in the order of
+// ms. The frame is at most 16 MiB (ErrTooLarge). See Send for errors.
+func (p *Producer) SendBatch(ctx context.Context, ms []*Message) ([]SendResult, error) {
+	if len(ms) == 0 {
+		return nil, nil
+	}
+	batch := make([]outgoing, len(ms))
+	for i, m := range ms {
+		if err := p.prepare(ctx, m, &batch[i]); err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+	}
+	end, err := p.b.appendMessages(ctx, commitlog.Wait, batch)
+	if err != nil {
+		return nil, err
+	}
+	if strongest(batch) == Synced {
+		arrivedWritten(batch) // before the sync: their topics do not wait for it
+		if err := p.b.await(ctx, end, batch); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]SendResult, len(batch))
+	for i := range batch {
+		batch[i].queue.arrived()
+		results[i] = batch[i].result
+	}
+	return results, nil
+}
+
+// SendAsync stores m and calls callback, which may be nil, exactly once: when m
+// is as durable as its topic asks for, or with the error. In a Written topic
+// that is before SendAsync returns, on the caller's goroutine; in a Synced one
+// callbacks are run one after another by one goroutine of the broker, so a
+// callback that blocks holds up the others. When
+// SendAsync returns an error, nothing was stored and callback is not called.
+//
+// It never waits for the disk, only for room in the log or for one of 65,536
+// callbacks (RocketMQ's limit of asynchronous sends), until ctx ends. See Send
+// for errors.
+func (p *Producer) SendAsync(ctx context.Context, m *Message, callback func(SendResult, error)) error {
+	var one [1]outgoing
+	if err := p.prepare(ctx, m, &one[0]); err != nil {
+		return err
+	}
+	if one[0].topic.durable() == Synced {
+		if err := p.b.callback.acquire(ctx); err != nil {
+			return err
+		}
+		return p.sendLater(ctx, commitlog.Wait, one[:], callback)
+	}
+	if _, err := p.b.appendMessages(ctx, commitlog.Wait, one[:]); err != nil {
+		return err
+	}
+	if one[0].durability == Synced { // it became so meanwhile
+		p.b.callback.force(one[:], callback)
+		return nil
+	}
+	one[0].queue.arrived()
+	if callback != nil {
+		callback(one[0].result, nil)
+	}
+	return nil
+}
+
+// SendOneWay stores m and forgets about it: nobody is told when it is durable.
+// It never waits: ErrBackpressure says that the log has no room prepared, or
+// that 65,536 asynchronous sends are under way. See Send for other errors.
+func (p *Producer) SendOneWay(m *Message) error {
+	ctx := context.Background()
+	var one [1]outgoing
+	if err := p.prepare(ctx, m, &one[0]); err != nil {
+		return err
+	}
+	if one[0].topic.durable() == Synced {
+		if !p.b.callback.tryAcquire() {
+			return ErrBackpressure
+		}
+		return p.sendLater(ctx, commitlog.Try, one[:], nil)
+	}
+	if _, err := p.b.appendMessages(ctx, commitlog.Try, one[:]); err != nil {
+		return err
+	}
+	if one[0].durability == Synced {
+		p.b.callback.force(one[:], nil)
+		return nil
+	}
+	one[0].queue.arrived()
+	return nil
+}
+
+// sendLater appends a message whose place among the callbacks is taken.
+func (p *Producer) sendLater(ctx context.Context, room commitlog.Room, one []outgoing, callback func(SendResult, error)) error {
+	if _, err := p.b.appendMessages(ctx, room, one); err != nil {
+		p.b.callback.release(1)
+		return err
+	}
+	p.b.callback.add(one, callback)
+	return nil
+}
+
+// outgoing is a message on its way into the log. Send keeps it on its stack:
+// nothing of it may escape.
+type outgoing struct {
+	message  *Message
+	topic    *topic
+	queue    *queue
+	head     record.Message
+	headSize int
+	bodyHash uint64
+	tagHash  uint64
+
+	// Filled under the append lock.
+	result     SendResult
+	end        coord.Position
+	durability Durability
+}
+
+// prepare does what needs no lock: validation, sizes, hashes.
+func (p *Producer) prepare(ctx context.Context, m *Message, o *outgoing) error {
+	if p.closed.Load() {
+		return ErrClosed
+	}
+	b := p.b
+	if err := b.alive(); err != nil {
+		return err
+	}
+	if m == nil {
+		return fmt.Errorf("%w: nil", ErrInvalidMessage)
+	}
+	if len(m.Body) > b.opts.MaxBodyBytes {
+		return fmt.Errorf("%w: body of %d bytes, at most %d", ErrTooLarge, len(m.Body), b.opts.MaxBodyBytes)
+	}
+	o.message = m
+	o.head.Tag = m.Tag
+	o.head.ShardingKey = m.ShardingKey
+	o.head.Keys = m.Keys
+	o.head.Properties = m.Properties
+	size, err := o.head.HeadSize()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalidMessage, err)
+	}
+	t, err := p.topicOf(ctx, m.Topic)
+	if err != nil {
+		return err
+	}
+	queues := *t.queues.Load()
+	id := p.queueFor(m, len(queues))
+	if id < 0 || int(id) >= len(queues) {
+		return fmt.Errorf("%w: the selector chose %v", ErrQueueNotFound, Queue{m.Topic, id})
+	}
+	o.topic, o.queue = t, queues[id]
+	o.head.Topic, o.head.Queue = t.id, id
+	o.headSize = size
+	o.bodyHash = commitlog.BodyHash(m.Body)
+	o.tagHash = tagHash(m.Tag)
+	return nil
+}
+
+// topicOf looks at the topic of the send before first: most producers have one.
+func (p *Producer) topicOf(ctx context.Context, name string) (*topic, error) {
+	if t := p.last.Load(); t != nil && t.name == name && !t.deleted.Load() {
+		return t, nil
+	}
+	t, err := p.b.topicNamed(ctx, name)
+	if err == nil {
+		p.last.Store(t)
+	}
+	return t, err
+}
+
+func (p *Producer) queueFor(m *Message, queues int) QueueID {
+	switch {
+	case p.choose != nil:
+		return p.choose(m, queues)
+	case m.ShardingKey != "":
+		return ByShardingKey(m, queues)
+	}
+	return QueueID(p.turn.Add(1) % uint32(queues))
+}
+
+// appendMessages puts the messages into one frame and returns where it ends.
+func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []outgoing) (coord.Position, error) {
+	var layout commitlog.Layout
+	for i := range out {
+		layout = layout.Add(out[i].headSize + len(out[i].message.Body))
+	}
+	end, err := b.log.Append(ctx, room, layout, func(f *commitlog.Frame) error {
+		if b.sealed {
+			return ErrClosed
+		}
+		for i := range out {
+			if out[i].topic.deleted.Load() {
+				return fmt.Errorf("%w: %q", ErrTopicNotFound, out[i].topic.name)
+			}
+		}
+		for i := range out {
+			b.place(f, &out[i])
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, b.noted(err)
+	}
+	for i := range out {
+		out[i].end = end
+	}
+	return end, nil
+}
+
+// place writes one message into the frame and folds it. The append lock is
+// held: this is the critical section of every send.
+func (b *Broker) place(f *commitlog.Frame, o *outgoing) {
+	entries := o.queue.entries
+	o.head.Offset = entries.End()
+	o.head.StoredAt = f.Now()
+	dst, at, size := f.Next(o.headSize, o.message.Body, o.bodyHash)
+	o.head.PutHead(dst)
+	entries.Append(consumequeue.Entry{Position: at, Size: size, Tag: o.tagHash})
+	for _, key := range o.head.Keys {
+		b.keys.Add(keyHash(o.topic.id, key), at)
+	}
+	b.state.messages++
+	b.state.bodyBytes += int64(len(o.message.Body))
+	o.durability = o.topic.durable()
+	o.result = SendResult{
+		ID:     MessageID{store: b.log.StoreID(), epoch: f.Epoch(), position: at},
+		Topic:  o.topic.name,
+		Queue:  o.queue.id,
+		Offset: o.head.Offset,
+	}
+}
+
+// await waits for the sync of what ends at end. Where ctx ends first, the
+// completions wake the consumers when it has come.
+func (b *Broker) await(ctx context.Context, end coord.Position, out []outgoing) error {
+	err := b.log.Wait(ctx, end)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		b.callback.force(out, nil)
+	}
+	return b.noted(err)
+}
+
+func strongest(out []outgoing) Durability {
+	for i := range out {
+		if out[i].durability == Synced {
+			return Synced
+		}
+	}
+	return Written
+}
+
+// arrivedWritten wakes the consumers of messages that are visible already.
+func arrivedWritten(out []outgoing) {
+	for i := range out {
+		if out[i].durability == Written {
+			out[i].queue.arrived()
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package mq
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/pocketmq/mq/internal/coord"
+)
+
+// PullOptions says how a pull consumer works. Nil means the defaults. The
+// fields mean what they mean in PushOptions.
+type PullOptions struct {
+	Model         Model
+	Instance      string
+	From          Whence
+	AckDurability Durability
+	Strategy      Strategy
+}
+
+// PullConsumer hands out messages when it is asked for them. It is safe for
+// concurrent use. There is no auto-commit: what was polled and not committed
+// comes again, to whoever has the queue next.
+type PullConsumer struct {
+	*member
+}
+
+// NewPullConsumer returns a consumer that is a member of the group. Subscribe
+// or Assign give it queues.
+//
+// Errors: ErrInvalidName, ErrInvalidOptions, ErrGroupKind, ErrInstanceInUse,
+// ErrClosed.
+func (b *Broker) NewPullConsumer(group string, options *PullOptions) (*PullConsumer, error) {
+	var o PullOptions
+	if options != nil {
+		o = *options
+	}
+	c := &PullConsumer{member: b.newMember(group, o.Instance, groupKind{pull: true, model: o.Model})}
+	if err := c.configure(memberOptions{o.Model, o.Instance, o.From, o.Strategy, o.AckDurability}); err != nil {
+		return nil, err
+	}
+	b.members.Lock()
+	defer b.unlockMembers()
+	if err := b.join(c.member); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Assign gives the consumer exactly these queues, all messages of them, apart
+// from what is dealt out to members that subscribe (RocketMQ's
+// LitePullConsumer.assign). Calling it again replaces the list.
+//
+// Errors: ErrTopicNotFound, ErrQueueNotFound, ErrNotAssigned if another member
+// was assigned one of them, ErrInvalidArgument after Subscribe.
+func (c *PullConsumer) Assign(queues ...Queue) error {
+	found := make([]*queue, 0, len(queues))
+	for _, name := range queues {
+		q, err := c.b.queueOf(name)
+		if err != nil {
+			return err
+		}
+		found = append(found, q)
+	}
+	b := c.b
+	b.members.Lock()
+	defer b.unlockMembers()
+	if err := c.aliveLocked(); err != nil {
+		return err
+	}
+	if c.manual == nil && len(c.topics) > 0 {
+		return fmt.Errorf("%w: Assign after Subscribe", ErrInvalidArgument)
+	}
+	for _, other := range c.group.members {
+		for _, name := range queues {
+			if other != c.member && slices.Contains(other.manual, name) {
+				return fmt.Errorf("%w: %v is assigned to %s", ErrNotAssigned, name, other.name)
+			}
+		}
+	}
+	c.manual = append([]Queue{}, queues...)
+	return c.subscribeAssigned(found)
+}
+
+// subscribeAssigned gives the group cursors on the assigned topics and drops
+// those on topics that are assigned no more. Broker.members is held.
+func (c *PullConsumer) subscribeAssigned(queues []*queue) error {
+	g := c.group
+	before := c.topics
+	c.topics = map[*topic]Filter{}
+	for _, q := range queues {
+		if _, ok := c.topics[q.topic]; !ok {
+			if err := g.subscribe(c.member, q.topic, All, c.from); err != nil {
+				return err
+			}
+		}
+	}
+	g.mu.Lock()
+	for t := range before {
+		g.dropUnusedLocked(t)
+	}
+	g.mu.Unlock()
+	g.rebalance()
+	return nil
+}
+
+// Poll returns up to max messages, at least one: it waits for the first until
+// ctx ends, and then returns the error of ctx. RocketMQ's default is 32.
+//
+// Errors: ErrInvalidArgument, ErrClosed, that of ctx.
+func (c *PullConsumer) Poll(ctx context.Context, max int) ([]*Message, error) {
+	if max < 1 {
+		return nil, fmt.Errorf("%w: poll of %d messages", ErrInvalidArgument, max)
+	}
+	g := c.group
+	f := fetcher{b: c.b}
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		g.mu.Lock()
+		if c.closed {
+			g.mu.Unlock()
+			return nil, ErrClosed
+		}
+		cur := c.takeReadyLocked()
+		if cur == nil {
+			wake := make(chan struct{}, 1)
+			c.parked = append(c.parked, wake)
+			g.mu.Unlock()
+			c.wait(ctx, wake)
+			continue
+		}
+		ms, err := c.takeLocked(&f, cur, max)
+		if len(ms) > 0 || err != nil {
+			return ms, err
+		}
+	}
+}
+
+// wait parks until woken or ctx ends. Whoever is woken and does not look for
+// messages passes the signal on.
+func (c *PullConsumer) wait(ctx context.Context, wake chan struct{}) {
+	g := c.group
+	select {
+	case <-wake:
+		g.mu.Lock()
+	case <-ctx.Done():
+		g.mu.Lock()
+		at := slices.Index(c.parked, wake)
+		if at >= 0 {
+			c.parked = slices.Delete(c.parked, at, at+1)
+			g.mu.Unlock()
+			return
+		}
+		if len(c.ready) > 0 {
+			c.wakeOneLocked()
+		}
+	}
+	c.running--
+	g.mu.Unlock()
+}
+
+// takeLocked hands out the cursor's next messages and lets group.mu go.
+func (c *PullConsumer) takeLocked(f *fetcher, cur *cursor, max int) ([]*Message, error) {
+	g, filter, start := c.group, cur.topic.filter, cur.start
+	claims, gone := cur.claimLocked(nil, min(max, maxBatch), slabBytes*maxBatch)
+	cur.scheduleLocked()
+	g.mu.Unlock()
+	var got fetched
+	if len(claims) > 0 {
+		got = f.fetch(cur, start, &filter, claims)
+	}
+	g.reportMissed(cur.queue, append(gone, got.gone...))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if cur.start != start {
+		return nil, nil // reset meanwhile: these are not what is next
+	}
+	if got.err != nil {
+		cur.redo = slices.Insert(cur.redo, 0, claims...)
+		return nil, got.err
+	}
+	cur.passedLocked(got.lost)
+	cur.passedLocked(got.unwanted)
+	g.ackSkippedLocked(cur)
+	ms := make([]*Message, len(got.messages))
+	for i := range got.messages {
+		ms[i] = &got.messages[i]
+	}
+	return ms, nil
+}
+
+// Commit acknowledges messages; without any, everything Poll has returned so
+// far of the queues the consumer has now. When it returns, none of them comes
+// again after the process ends, and with AckDurability Synced after a power cut.
+//
+// Messages of before a reset are left out, and ErrStale says so. Errors:
+// ErrNotAssigned, ErrStale, ErrPoisoned, ErrClosed.
+func (c *PullConsumer) Commit(ctx context.Context, ms ...*Message) error {
+	if err := c.b.alive(); err != nil {
+		return err
+	}
+	acks, err := c.polled()
+	if len(ms) > 0 {
+		acks, err = c.delivered(ms)
+	}
+	if err != nil || len(acks) == 0 {
+		return err
+	}
+	end, err := c.group.appendAcks(acks)
+	if err != nil {
+		return err
+	}
+	return c.b.durable(ctx, end, c.acks)
+}
+
+// polled is everything before the cursors of the consumer's queues.
+func (c *PullConsumer) polled() (acks []settled, err error) {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	for _, cur := range c.owned {
+		cur.takeSkippedLocked()
+		if cur.next > 0 {
+			acks = append(acks, settled{cur.queue, cur.start, []span{{From: 0, To: cur.next}}})
+		}
+	}
+	return acks, nil
+}
+
+// delivered is the offsets of ms, by queue and start.
+func (c *PullConsumer) delivered(ms []*Message) ([]settled, error) {
+	type from struct {
+		cursor *cursor
+		start  coord.Position
+	}
+	spans := map[from][]span{}
+	for i, m := range ms {
+		if m == nil || m.origin.cursor == nil || m.origin.cursor.group != c.group {
+			return nil, fmt.Errorf("%w: message %d was not delivered to group %q", ErrNotAssigned, i, c.groupName)
+		}
+		key, off := from{m.origin.cursor, m.origin.start}, m.origin.offset
+		spans[key] = append(spans[key], span{From: off, To: off + 1})
+	}
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	var acks []settled
+	for key, s := range spans {
+		if key.start == key.cursor.start {
+			s = append(s, key.cursor.takeSkippedLocked()...)
+		}
+		acks = append(acks, settled{key.cursor.queue, key.start, joinSpans(s)})
+	}
+	return acks, nil
+}
+
+// Seek makes off the next offset that Poll hands out of q. It is not stored:
+// ResetOffset is. Errors: ErrNotAssigned, ErrOffsetOutOfRange.
+func (c *PullConsumer) Seek(q Queue, off Offset) error {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cur, err := c.ownedLocked(q)
+	if err != nil {
+		return err
+	}
+	if off < 0 || off > cur.queue.entries.End() {
+		return fmt.Errorf("%w: %v offset %d, the queue ends at %d", ErrOffsetOutOfRange, q, off, cur.queue.entries.End())
+	}
+	cur.next, cur.redo, cur.done = off, nil, nil
+	cur.scheduleLocked()
+	return nil
+}
+
+// Pause makes Poll pass over these queues until Resume. Errors: ErrNotAssigned.
+func (c *PullConsumer) Pause(queues ...Queue) error { return c.setPaused(queues, true) }
+
+// Resume ends Pause. Errors: ErrNotAssigned.
+func (c *PullConsumer) Resume(queues ...Queue) error { return c.setPaused(queues, false) }
+
+func (c *PullConsumer) setPaused(queues []Queue, paused bool) error {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cursors := make([]*cursor, 0, len(queues))
+	for _, q := range queues {
+		cur, err := c.ownedLocked(q)
+		if err != nil {
+			return err
+		}
+		cursors = append(cursors, cur)
+	}
+	for _, cur := range cursors {
+		cur.paused = paused
+		if paused {
+			cur.owner.unreadyLocked(cur)
+		} else {
+			cur.scheduleLocked()
+		}
+	}
+	return nil
+}
+
+func (c *PullConsumer) ownedLocked(q Queue) (*cursor, error) {
+	if c.closed {
+		return nil, ErrClosed
+	}
+	for _, cur := range c.owned {
+		if cur.queue.name() == q {
+			return cur, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %v", ErrNotAssigned, q)
+}
+
+// Messages is Poll as an iterator: it yields messages as they come, until ctx
+// ends or the consumer is closed, and that as its last error. A loop that
+// breaks leaves messages polled and not committed behind, as Poll does.
+func (c *PullConsumer) Messages(ctx context.Context) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		for {
+			ms, err := c.Poll(ctx, 32)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, m := range ms {
+				if !yield(m, nil) {
+					return
+				}
+			}
+		}
+	}
+}

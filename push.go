@@ -1,0 +1,216 @@
+package mq
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Handler consumes a message. Nil means it is consumed. An error or a panic
+// means it comes again later: after PushOptions.Backoff, and with others going
+// on meanwhile. The context is cancelled when the consumer closes. The message
+// and all that is in it are the handler's for as long as it likes.
+type Handler func(ctx context.Context, m *Message) error
+
+// Backoff says how long a message whose delivery number attempt failed (1 is
+// the first) waits until it comes again.
+type Backoff func(attempt int) time.Duration
+
+// PushOptions says how a push consumer works. Nil means the defaults.
+type PushOptions struct {
+	// Model is Clustering unless set.
+	Model Model
+
+	// Instance names the member. It is required in Broadcasting, where it is
+	// what its offsets are kept under, and must be unique among the group's
+	// living members.
+	Instance string
+
+	// From is where the group starts in topics it never subscribed to before.
+	// Default Earliest.
+	From Whence
+
+	// Concurrency is how many handlers run at once. Default 20 (RocketMQ's
+	// consumeThreadMin and consumeThreadMax).
+	Concurrency int
+
+	// Ordered handles messages of one ShardingKey one at a time and in order,
+	// and those without a key in the order of their queue. A message that fails
+	// is tried again before the next one of its key; other keys go on.
+	Ordered bool
+
+	// Backoff is how long a failed message waits. Default RetryDelays: 10 s,
+	// 30 s, 1 m … 2 h; in an ordered group one second, always (RocketMQ's
+	// suspendCurrentQueueTimeMillis).
+	Backoff Backoff
+
+	// PrefetchMessages and PrefetchBytes bound what is handed out of one queue
+	// and not acknowledged, messages that wait to come again included. Default
+	// 1,000 and 100 MiB (RocketMQ's pullThresholdForQueue and
+	// pullThresholdSizeForQueue).
+	PrefetchMessages int
+	PrefetchBytes    int64
+
+	// AckDurability Synced waits for the disk before an acknowledgement counts.
+	// Default Written: after a power cut what was consumed within the last
+	// Options.SyncEvery may come again.
+	AckDurability Durability
+
+	// Strategy deals queues out among members. Default Averagely.
+	Strategy Strategy
+}
+
+// RetryDelays is RocketMQ's messageDelayLevel from its third level on: how long
+// a message waits after its first, second … delivery failed. Beyond the last it
+// waits two hours each time.
+func RetryDelays(attempt int) time.Duration {
+	delays := [...]time.Duration{
+		10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute,
+		4 * time.Minute, 5 * time.Minute, 6 * time.Minute, 7 * time.Minute, 8 * time.Minute,
+		9 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
+	}
+	return delays[min(max(attempt, 1), len(delays))-1]
+}
+
+func suspendQueue(int) time.Duration { return time.Second }
+
+func (o *PushOptions) withDefaults() PushOptions {
+	var c PushOptions
+	if o != nil {
+		c = *o
+	}
+	setDefault(&c.Concurrency, 20)
+	setDefault(&c.PrefetchMessages, 1000)
+	setDefault(&c.PrefetchBytes, 100*mib)
+	if c.Backoff == nil {
+		c.Backoff = RetryDelays
+		if c.Ordered {
+			c.Backoff = suspendQueue
+		}
+	}
+	return c
+}
+
+func (o *PushOptions) validate() error {
+	switch {
+	case o.Concurrency < 1 || o.Concurrency > 1<<16:
+		return invalidOption("Concurrency", o.Concurrency)
+	case o.PrefetchMessages < 1:
+		return invalidOption("PrefetchMessages", o.PrefetchMessages)
+	case o.PrefetchBytes < 1:
+		return invalidOption("PrefetchBytes", o.PrefetchBytes)
+	}
+	return nil
+}
+
+// PushConsumer calls a handler for every message of its queues.
+//
+// There is no dispatcher: its workers take batches from the queues themselves,
+// read them and call the handler, so that between a send and its handler there
+// is one wake-up, and none while messages flow.
+type PushConsumer struct {
+	*member
+	handler Handler
+	backoff Backoff
+	ordered bool
+	ctx     context.Context // of the handlers; not of a call
+	cancel  context.CancelFunc
+	workers []*worker
+	pulse   pulse
+	halt    atomic.Bool // closing: begin no further message
+	done    sync.WaitGroup
+
+	// Guarded by group.mu.
+	offered []*batch // of workers that are stuck: others help
+	free    []*batch // to be used again
+}
+
+// NewPushConsumer returns a consumer that is a member of the group and, once it
+// subscribes to a topic, calls the handler for its messages, on as many as
+// PushOptions.Concurrency goroutines.
+//
+// Errors: ErrInvalidName, ErrInvalidOptions, ErrGroupKind, ErrInstanceInUse,
+// ErrClosed.
+func (b *Broker) NewPushConsumer(group string, handler Handler, options *PushOptions) (*PushConsumer, error) {
+	o := options.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	if handler == nil {
+		return nil, fmt.Errorf("%w: handler is nil", ErrInvalidArgument)
+	}
+	c := &PushConsumer{
+		member:  b.newMember(group, o.Instance, groupKind{model: o.Model, ordered: o.Ordered}),
+		handler: handler, backoff: o.Backoff, ordered: o.Ordered,
+	}
+	if err := c.configure(memberOptions{o.Model, o.Instance, o.From, o.Strategy, o.AckDurability}); err != nil {
+		return nil, err
+	}
+	c.maxOut, c.maxOutBytes = o.PrefetchMessages, o.PrefetchBytes
+	c.limit = min(o.Concurrency, runtime.GOMAXPROCS(0))
+	c.member.stop = c.stopWorkers
+	b.members.Lock()
+	defer b.unlockMembers()
+	if err := b.join(c.member); err != nil {
+		return nil, err
+	}
+	c.start(o.Concurrency)
+	return c, nil
+}
+
+func (c *PushConsumer) start(workers int) {
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.pulse.init()
+	c.member.running = workers // each parks by itself
+	for range workers {
+		c.workers = append(c.workers, newWorker(c))
+	}
+	c.done.Add(workers + 1)
+	for _, w := range c.workers {
+		go w.run()
+	}
+	go c.runPulse()
+}
+
+// stopWorkers is called once the member is closed and has left its group.
+func (c *PushConsumer) stopWorkers() {
+	c.halt.Store(true)
+	c.cancel()
+	close(c.pulse.quit)
+	c.done.Wait()
+}
+
+// failed says what becomes of an item whose handler failed: true if it comes
+// again. A broadcasting member goes on without it.
+func (c *PushConsumer) failed(b *batch, it *item, err error) bool {
+	g := c.group
+	delay := time.Duration(-1)
+	if c.kind.model == Clustering {
+		delay = max(0, c.backoff(it.attempt))
+	}
+	g.b.counters.failed.Add(1)
+	if hook := g.b.opts.Hooks.Failed; hook != nil {
+		hook(FailedInfo{
+			Group: g.name, ID: it.message.ID, Queue: b.cursor.queue.name(), Offset: it.offset,
+			Attempt: it.attempt, Retry: delay, Err: err,
+		})
+	}
+	if delay < 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if b.cursor.retired || b.start != b.cursor.start {
+		return true // nobody waits for it any more
+	}
+	d := due{at: time.Now().Add(delay), cursor: b.cursor, lane: b.lane, claim: it.claim}
+	d.claim.attempt++
+	if b.lane != nil {
+		b.lane.waiting = true
+	}
+	g.retries.addLocked(g, d)
+	return true
+}

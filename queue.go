@@ -1,0 +1,150 @@
+package mq
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// Queue names a message queue.
+type Queue struct {
+	Topic string
+	ID    QueueID
+}
+
+// String returns the topic and the number of the queue: "OrderTopic:2".
+func (q Queue) String() string { return fmt.Sprintf("%s:%d", q.Topic, q.ID) }
+
+// queue is the living form of a message queue.
+type queue struct {
+	topic   *topic
+	id      QueueID
+	entries *consumequeue.Queue
+
+	// readers are the groups' cursors on this queue, so that a send can wake
+	// who waits for it. An immutable slice, replaced under Broker.members.
+	readers atomic.Pointer[[]*cursor]
+}
+
+func (q *queue) name() Queue { return Queue{Topic: q.topic.name, ID: q.id} }
+
+// arrived wakes the groups that wait for this queue. It is called when a
+// message has become visible, and costs two loads when nobody waits.
+//
+// No wake-up is lost: a cursor arms itself and then looks at the queue once
+// more (cursor.sleepLocked); a sender publishes its message and then looks at
+// armed. Whatever the order, one of the two sees the other.
+func (q *queue) arrived() {
+	for _, c := range *q.readers.Load() {
+		if c.armed.Load() && c.armed.CompareAndSwap(true, false) {
+			c.wake()
+		}
+	}
+}
+
+// addReader and removeReader change who is woken. Broker.members is held.
+func (q *queue) addReader(c *cursor) {
+	readers := append([]*cursor(nil), *q.readers.Load()...)
+	readers = append(readers, c)
+	q.readers.Store(&readers)
+}
+
+func (q *queue) removeReader(c *cursor) {
+	var readers []*cursor
+	for _, r := range *q.readers.Load() {
+		if r != c {
+			readers = append(readers, r)
+		}
+	}
+	q.readers.Store(&readers)
+}
+
+// mark is how far the log must reach past a message for consumers to see it.
+func (b *Broker) mark(t *topic) coord.Position {
+	if t.durable() == Written {
+		return b.log.Written()
+	}
+	return b.log.Synced()
+}
+
+// visible reports whether the entry's record lies wholly before the mark. Marks
+// are ends of frames, so a record of a batch is visible when its frame is.
+func visible(e consumequeue.Entry, mark coord.Position) bool {
+	return e.Position+coord.Position(e.Size) <= mark
+}
+
+// queueOf finds a queue by name.
+func (b *Broker) queueOf(name Queue) (*queue, error) {
+	t, err := b.knownTopic(name.Topic)
+	if err != nil {
+		return nil, err
+	}
+	queues := *t.queues.Load()
+	if name.ID < 0 || int(name.ID) >= len(queues) {
+		return nil, fmt.Errorf("%w: %v, topic has %d", ErrQueueNotFound, name, len(queues))
+	}
+	return queues[name.ID], nil
+}
+
+// OffsetAt returns the offset of the first message of the queue that was stored
+// at t or later; the end of the queue if there is none. Errors:
+// ErrTopicNotFound, ErrQueueNotFound.
+func (b *Broker) OffsetAt(name Queue, t time.Time) (Offset, error) {
+	if err := b.alive(); err != nil {
+		return 0, err
+	}
+	q, err := b.queueOf(name)
+	if err != nil {
+		return 0, err
+	}
+	return b.offsetAt(q, t)
+}
+
+// offsetAt searches by halves: StoredAt never decreases along a queue. A
+// message that cannot be read (damaged, or dropped meanwhile) counts as older,
+// so that the search goes on above it.
+func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {
+	ms := t.UnixMilli()
+	if t.After(time.UnixMilli(ms)) {
+		ms++ // stored times have whole milliseconds: round up to the next one
+	}
+	low, high := q.entries.Min(), q.entries.End()
+	for low < high {
+		mid := low + (high-low)/2
+		stored, ok, err := b.storedAt(q, mid)
+		if err != nil {
+			return 0, err
+		}
+		if !ok || stored < ms {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low, nil
+}
+
+// storedAt returns when the message at off was stored, false if it cannot be
+// read.
+func (b *Broker) storedAt(q *queue, off Offset) (ms int64, ok bool, err error) {
+	var entry [1]consumequeue.Entry
+	if n, err := q.entries.Read(off, entry[:]); n == 0 || err != nil || entry[0].Size == 0 {
+		return 0, false, nil
+	}
+	ref := [1]commitlog.Ref{{Position: entry[0].Position, Size: entry[0].Size}}
+	b.log.Read(ref[:], func(_ int, r commitlog.Record, readErr error) bool {
+		var v record.View
+		if readErr == nil && record.DecodeMessage(r.Payload, &v) == nil {
+			ms, ok = v.StoredAt, true
+		} else if readErr != nil && b.log.Err() == nil && isClosed(readErr) {
+			err = readErr
+		}
+		return false
+	})
+	return ms, ok, err
+}

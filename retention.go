@@ -1,0 +1,277 @@
+package mq
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// allow is asked by the log before it makes another segment.
+func (b *Broker) allow(total int64) error {
+	limit := b.opts.Retention.MaxBytes
+	if limit <= 0 || total <= limit {
+		return nil
+	}
+	poke(b.upkeep.retain) // it pokes the log when there is room
+	return fmt.Errorf("%w: %d bytes, Retention.MaxBytes is %d", ErrFull, total, limit)
+}
+
+// retain drops the segments that are too old or too much, oldest first.
+//
+// What is still in force in them goes first: topics, groups and starts whose
+// newest record lies there are appended again. Then the log writes down its new
+// start, synced, and unlinks. So a crash at any step leaves a log that folds to
+// the same: either the old records are still there, or the new ones are.
+func (b *Broker) retain(ctx context.Context) error {
+	end, bytes, segments := b.disposable()
+	if segments == 0 {
+		return nil
+	}
+	if err := b.carryForward(ctx, end); err != nil {
+		return err
+	}
+	if err := b.log.DropBefore(ctx, end); err != nil {
+		return b.noted(err)
+	}
+	b.trimQueues()
+	if err := b.keys.DropBefore(end); err != nil {
+		return err
+	}
+	b.upkeep.dropped.Add(int64(segments))
+	b.log.Poke()
+	b.opts.Logger.Info("dropped segments", "segments", segments, "bytes", bytes, "start", end)
+	if hook := b.opts.Hooks.Dropped; hook != nil {
+		hook(DroppedInfo{Segments: segments, Bytes: bytes})
+	}
+	return nil
+}
+
+// disposable says up to where segments may go, how much that is, and notes who
+// holds the first that may not.
+func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
+	all := b.log.Segments()
+	total := int64(0)
+	for _, s := range all {
+		total += s.Bytes
+	}
+	heldBy, held := "", int64(0)
+	for _, s := range all {
+		if !s.Sealed || !b.tooOld(s) && !b.tooMuch(total) {
+			break
+		}
+		if b.journal != nil && int64(s.End) > b.upkeep.checkpointed.Load() {
+			break
+		}
+		if heldBy == "" && !b.opts.Retention.DropUnconsumed {
+			heldBy = b.holder(s.End)
+		}
+		if heldBy != "" {
+			held += s.Bytes
+			continue
+		}
+		end, bytes, segments = s.End, bytes+s.Bytes, segments+1
+		total -= s.Bytes
+	}
+	b.upkeep.setHeld(heldBy, held)
+	return end, bytes, segments
+}
+
+func (b *Broker) tooOld(s commitlog.Segment) bool {
+	age := b.opts.Retention.Age
+	return age >= 0 && time.Since(s.LastStored) >= age
+}
+
+// tooMuch reports whether the log leaves no room for another segment of the
+// size it would take.
+func (b *Broker) tooMuch(total int64) bool {
+	limit := b.opts.Retention.MaxBytes
+	return limit > 0 && total+b.opts.SegmentBytes > limit
+}
+
+// holder returns the name of a group that has yet to consume a message stored
+// before end; empty if there is none.
+func (b *Broker) holder(end coord.Position) string {
+	type hold struct {
+		group string
+		queue *queue
+		next  Offset
+	}
+	var holds []hold
+	b.members.Lock()
+	expired := map[*group]bool{}
+	for _, g := range b.names.groupsNamed("") {
+		expired[g] = g.expired(b.opts.Retention.GroupExpiry)
+	}
+	b.members.Unlock()
+	b.log.Exclusive(func() {
+		for _, g := range b.state.groups {
+			if expired[g] {
+				continue
+			}
+			for id, sub := range g.subs {
+				t := b.state.topics[id]
+				if t == nil {
+					continue
+				}
+				for _, q := range *t.queues.Load() {
+					if next := sub.progress(q.id).committed; next < q.entries.End() {
+						holds = append(holds, hold{g.name, q, next})
+					}
+				}
+			}
+		}
+	})
+	for _, h := range holds {
+		if at, ok := positionOf(h.queue, h.next); ok && at < end {
+			return h.group
+		}
+	}
+	return ""
+}
+
+// positionOf returns where the first message of the queue at off or behind it
+// lies.
+func positionOf(q *queue, off Offset) (coord.Position, bool) {
+	var e [1]consumequeue.Entry
+	for off = max(off, q.entries.Min()); off < q.entries.End(); off++ {
+		n, err := q.entries.Read(off, e[:])
+		if err != nil || n == 0 {
+			return 0, false
+		}
+		if e[0].Size != 0 {
+			return e[0].Position, true
+		}
+	}
+	return 0, false
+}
+
+// carryForward appends again what is in force by records below end.
+func (b *Broker) carryForward(ctx context.Context, end coord.Position) error {
+	var topics []*topic
+	var groups []*group
+	b.log.Exclusive(func() {
+		for _, t := range b.state.topics {
+			if t.at < end {
+				topics = append(topics, t)
+			}
+		}
+		for _, g := range b.state.groups {
+			groups = append(groups, g)
+		}
+	})
+	for _, t := range topics {
+		if err := b.carry(ctx, func() stateRecord { return t.carried() }); err != nil {
+			return err
+		}
+	}
+	for _, g := range groups {
+		if err := b.carryGroup(ctx, g, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carried returns the record that stands for the topic when the segments that
+// made it what it is are gone: with the ends of its queues. The append lock is
+// held.
+func (t *topic) carried() stateRecord {
+	if t.deleted.Load() {
+		return nil
+	}
+	r := t.config()
+	for _, q := range *t.queues.Load() {
+		r.Ends = append(r.Ends, q.entries.End())
+	}
+	return r
+}
+
+// carryGroup carries the group and each of its starts, with the offsets it has
+// got to by now. What it acknowledged ahead of them needs no carrying: those
+// acks lie behind their messages in the log, and those are not dropped.
+func (b *Broker) carryGroup(ctx context.Context, g *group, end coord.Position) error {
+	var starts []coord.TopicID
+	b.log.Exclusive(func() {
+		for id, sub := range g.subs {
+			if sub.at < end {
+				starts = append(starts, id)
+			}
+		}
+	})
+	if g.at < end {
+		err := b.carry(ctx, func() stateRecord {
+			if g.deleted {
+				return nil
+			}
+			return &record.Group{ID: g.id, Name: g.name, Instance: g.instance}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, id := range starts {
+		err := b.carry(ctx, func() stateRecord {
+			if sub := g.subs[id]; sub != nil && !g.deleted {
+				return sub.record(g.id, id)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carry appends a state record, unless what it stands for is gone meanwhile.
+func (b *Broker) carry(ctx context.Context, build func() stateRecord) error {
+	_, err := b.appendState(ctx, commitlog.Reserved, func() (stateRecord, error) {
+		if r := build(); r != nil {
+			return r, nil
+		}
+		return nil, errGone
+	})
+	if err == errGone {
+		return nil
+	}
+	return err
+}
+
+var errGone = fmt.Errorf("mq: nothing to carry")
+
+// trimQueues moves the starts of queues up to the start of the log.
+func (b *Broker) trimQueues() {
+	start := b.log.Start()
+	if start == 0 {
+		return
+	}
+	var queues []*queue
+	b.log.Exclusive(func() {
+		for _, t := range b.state.topics {
+			queues = append(queues, *t.queues.Load()...)
+		}
+	})
+	for _, q := range queues {
+		if off := firstFrom(q, start); off > q.entries.Min() {
+			q.entries.Trim(off)
+		}
+	}
+}
+
+// firstFrom returns the first offset of the queue whose message lies at start
+// or behind it. Positions ascend along a queue; a hole counts as dropped.
+func firstFrom(q *queue, start coord.Position) Offset {
+	low, high := q.entries.Min(), q.entries.End()
+	n := sort.Search(int(high-low), func(i int) bool {
+		var e [1]consumequeue.Entry
+		got, err := q.entries.Read(low+Offset(i), e[:])
+		return err == nil && got == 1 && e[0].Size != 0 && e[0].Position >= start
+	})
+	return low + Offset(n)
+}

@@ -1,0 +1,125 @@
+package mq
+
+import (
+	"container/heap"
+	"time"
+)
+
+// retries is what a group does later: messages that failed and come again,
+// lanes that wait for such a message, and acknowledgements of what was only
+// skipped. One timer serves them all; without any of them there is none.
+//
+// Guarded by group.mu.
+type retries struct {
+	queue dueHeap
+	timer *time.Timer
+	armed time.Time // when the timer is due; zero: it is not set
+}
+
+// due is one thing to do later.
+type due struct {
+	at     time.Time
+	cursor *cursor
+	claim  claim
+	lane   *lane // set: the lane goes on
+	ack    bool  // set: skipped offsets are acknowledged
+}
+
+// readAgainAfter is when messages that could not be read are tried again
+// (RocketMQ's pullTimeDelayMillsWhenException).
+const readAgainAfter = time.Second
+
+// addLocked does d at its time.
+func (r *retries) addLocked(g *group, d due) {
+	heap.Push(&r.queue, d)
+	r.armLocked(g)
+}
+
+// againLocked hands claims out again a little later: the log could not be read.
+func (r *retries) againLocked(g *group, c *cursor, claims []claim) {
+	at := time.Now().Add(readAgainAfter)
+	for _, cl := range claims {
+		heap.Push(&r.queue, due{at: at, cursor: c, claim: cl})
+	}
+	r.armLocked(g)
+}
+
+// armLocked sets the timer to what is due first.
+func (r *retries) armLocked(g *group) {
+	if len(r.queue) == 0 {
+		r.stopLocked()
+		return
+	}
+	first := r.queue[0].at
+	if first.Equal(r.armed) {
+		return
+	}
+	r.stopLocked()
+	r.armed = first
+	r.timer = time.AfterFunc(time.Until(first), g.runDue)
+}
+
+func (r *retries) stopLocked() {
+	if r.timer != nil {
+		r.timer.Stop() // if it fires meanwhile it finds nothing due
+	}
+	r.timer, r.armed = nil, time.Time{}
+}
+
+// dropLocked forgets what a retired cursor had to do later.
+func (r *retries) dropLocked(g *group, c *cursor) {
+	kept := r.queue[:0]
+	for _, d := range r.queue {
+		if d.cursor != c {
+			kept = append(kept, d)
+		}
+	}
+	clear(r.queue[len(kept):])
+	r.queue = kept
+	heap.Init(&r.queue)
+	r.armLocked(g)
+}
+
+// runDue does what is due. The timer calls it; a broker that closes has retired
+// all cursors, so that there is nothing left to do by then.
+func (g *group) runDue() {
+	var quiet []*cursor
+	g.mu.Lock()
+	now := time.Now()
+	for len(g.retries.queue) > 0 && !g.retries.queue[0].at.After(now) {
+		d := heap.Pop(&g.retries.queue).(due)
+		switch {
+		case d.ack:
+			quiet = append(quiet, d.cursor)
+			continue
+		case d.lane != nil:
+			d.cursor.lanes.resumeLocked(d.lane)
+		default:
+			d.cursor.redo = append(d.cursor.redo, d.claim)
+		}
+		d.cursor.scheduleLocked()
+	}
+	g.retries.armed = time.Time{}
+	g.retries.armLocked(g)
+	for _, c := range quiet {
+		c.ackDue = false
+		g.flushSkippedLocked(c)
+	}
+	g.mu.Unlock()
+}
+
+// dueHeap orders by time.
+type dueHeap []due
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(d any)        { *h = append(*h, d.(due)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	last := len(old) - 1
+	d := old[last]
+	old[last] = due{}
+	*h = old[:last]
+	return d
+}

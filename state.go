@@ -1,0 +1,334 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// state is the fold over the log: what all frames together say. It is the same
+// code that folds a record when it is appended, when the log is replayed and
+// when a checkpoint is read, so the three cannot disagree.
+//
+// Everything here is guarded by the append lock: a record is folded in the same
+// critical section that gives it its position, so the fold is in log order.
+//
+// Folding is idempotent: a record that a checkpoint contains already changes
+// nothing when it is replayed. Messages and acks are (offsets below the end,
+// spans done before); topics, groups and starts carry their ids.
+type state struct {
+	b      *Broker
+	topics map[coord.TopicID]*topic
+	groups map[coord.GroupID]*group
+
+	ack record.Ack // reused by every decoding
+
+	// Counters of Stats.
+	messages, bodyBytes, acked int64
+}
+
+// clear makes it the fold over nothing.
+func (s *state) clear() {
+	s.topics, s.groups = map[coord.TopicID]*topic{}, map[coord.GroupID]*group{}
+}
+
+// stateRecord is a record that is not a message: it is sized, written and then
+// folded from the bytes that were written.
+type stateRecord interface {
+	Validate() error
+	Size() int
+	Put(dst []byte)
+}
+
+// errResized says that a record grew between sizing and appending.
+var errResized = errors.New("mq: record changed its size")
+
+// appendState appends the record that build returns and folds it. build runs
+// under the append lock, more than once: its checks and the record hold at the
+// position the record gets. A frame must be sized before it is placed, so a
+// record whose size changed in between is built again.
+func (b *Broker) appendState(ctx context.Context, room commitlog.Room, build func() (stateRecord, error)) (end coord.Position, err error) {
+	for {
+		var r stateRecord
+		b.log.Exclusive(func() { r, err = build() })
+		if err != nil {
+			return 0, err
+		}
+		if err := r.Validate(); err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrInvalidArgument, err)
+		}
+		size := r.Size()
+		end, err = b.log.Append(ctx, room, commitlog.Layout{}.Add(size), func(f *commitlog.Frame) error {
+			if b.sealed {
+				return ErrClosed
+			}
+			again, err := build()
+			if err != nil {
+				return err
+			}
+			if again.Size() != size {
+				return errResized
+			}
+			dst, at, _ := f.Next(size, nil, emptyBody)
+			again.Put(dst)
+			return b.state.applyState(dst, at)
+		})
+		if !errors.Is(err, errResized) {
+			return end, err
+		}
+	}
+}
+
+// applyState folds a record that is neither message nor ack.
+func (s *state) applyState(payload []byte, at coord.Position) error {
+	switch record.KindOf(payload) {
+	case record.KindTopic:
+		r, err := record.DecodeTopic(payload)
+		if err != nil {
+			return err
+		}
+		s.topic(&r, at)
+	case record.KindTopicDelete:
+		r, err := record.DecodeTopicDelete(payload)
+		if err != nil {
+			return err
+		}
+		s.deleteTopic(r.ID)
+	case record.KindGroup:
+		r, err := record.DecodeGroup(payload)
+		if err != nil {
+			return err
+		}
+		s.group(&r, at)
+	case record.KindGroupDelete:
+		r, err := record.DecodeGroupDelete(payload)
+		if err != nil {
+			return err
+		}
+		s.deleteGroup(r.ID)
+	case record.KindStart:
+		r, err := record.DecodeStart(payload)
+		if err != nil {
+			return err
+		}
+		s.start(&r, at)
+	}
+	return nil
+}
+
+// applyContent folds messages, acks, and the ends that a topic's record
+// carries. On a rebuild it runs in a second pass, when applyState has seen the
+// whole log: the record that names a topic may have been carried forward behind
+// the topic's messages.
+func (s *state) applyContent(r commitlog.Record) error {
+	switch record.KindOf(r.Payload) {
+	case record.KindMessage:
+		var v record.View
+		if err := record.DecodeMessage(r.Payload, &v); err != nil {
+			return err
+		}
+		s.message(&v, r)
+	case record.KindAck:
+		if err := record.DecodeAck(r.Payload, &s.ack); err != nil {
+			return err
+		}
+		s.applyAck(&s.ack)
+	case record.KindTopic:
+		t, err := record.DecodeTopic(r.Payload)
+		if err != nil {
+			return err
+		}
+		s.ends(&t)
+	}
+	return nil
+}
+
+// topic folds the creation or change of a topic.
+func (s *state) topic(r *record.Topic, at coord.Position) {
+	id := r.ID
+	if id == 0 {
+		id = coord.TopicID(at)
+	}
+	t := s.topics[id]
+	if t == nil {
+		t = &topic{name: r.Name, id: id}
+		t.queues.Store(new([]*queue))
+		s.topics[id] = t
+		s.b.names.addTopic(t)
+	}
+	if at < t.at {
+		return // a newer record is known
+	}
+	t.at = at
+	d := Written
+	if r.Synced {
+		d = Synced
+	}
+	t.durability.Store(uint32(d))
+	s.grow(t, r.Queues)
+}
+
+// grow gives the topic queues up to n.
+func (s *state) grow(t *topic, n int) {
+	old := *t.queues.Load()
+	if n <= len(old) {
+		return
+	}
+	queues := append(make([]*queue, 0, n), old...)
+	for id := len(old); id < n; id++ {
+		q := &queue{topic: t, id: QueueID(id), entries: s.b.entries.Queue(t.name, t.id, QueueID(id))}
+		q.readers.Store(new([]*cursor))
+		queues = append(queues, q)
+	}
+	t.queues.Store(&queues)
+}
+
+// ends keeps the offsets of queues going on where they were although their
+// messages are gone.
+func (s *state) ends(r *record.Topic) {
+	if t := s.topics[r.ID]; t != nil {
+		for id, end := range r.Ends {
+			skipTo((*t.queues.Load())[id].entries, end)
+		}
+	}
+}
+
+// skipTo makes end the next offset of a queue that ends below it. What lies
+// between is a hole; an empty queue starts at end instead.
+func skipTo(entries *consumequeue.Queue, end Offset) {
+	if end <= entries.End() {
+		return
+	}
+	empty := entries.End() == entries.Min()
+	entries.AppendAt(end-1, consumequeue.Entry{})
+	if empty {
+		entries.Trim(end)
+	}
+}
+
+func (s *state) deleteTopic(id coord.TopicID) {
+	t := s.topics[id]
+	if t == nil {
+		return
+	}
+	t.deleted.Store(true)
+	delete(s.topics, id)
+	s.b.names.dropTopic(t)
+	s.b.entries.Drop(t.name, t.id)
+	for _, g := range s.groups {
+		delete(g.subs, id)
+	}
+}
+
+// message folds a message: an entry of its queue, and its keys.
+func (s *state) message(v *record.View, r commitlog.Record) {
+	t := s.topics[v.Topic]
+	if t == nil {
+		return // deleted later in the log
+	}
+	s.grow(t, int(v.Queue)+1)
+	q := (*t.queues.Load())[v.Queue]
+	q.entries.AppendAt(v.Offset, consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(v.Tag))})
+	if v.Keys() == 0 {
+		return
+	}
+	for fs := v.Fields(); fs.Next(); {
+		if fs.Field.Type == record.FieldKey {
+			s.b.keys.Add(keyHash(t.id, string(fs.Field.Value)), r.Position)
+		}
+	}
+}
+
+// group folds the creation of a group, or of one broadcasting member.
+func (s *state) group(r *record.Group, at coord.Position) {
+	id := r.ID
+	if id == 0 {
+		id = coord.GroupID(at)
+	}
+	g := s.groups[id]
+	if g == nil {
+		g = newGroup(s.b, r.Name, r.Instance, id)
+		s.groups[id] = g
+		s.b.names.addGroup(g)
+	}
+	g.at = max(g.at, at)
+}
+
+func (s *state) deleteGroup(id coord.GroupID) {
+	g := s.groups[id]
+	if g == nil {
+		return
+	}
+	g.deleted = true
+	delete(s.groups, id)
+	s.b.names.dropGroup(g)
+}
+
+// subscription is how far a group has got in a topic.
+type subscription struct {
+	start  coord.Position // the start or reset record the offsets count from; acks name it
+	at     coord.Position // newest record that carries it
+	queues []progress
+}
+
+// start folds where a group stands in a topic: its first subscription, a reset,
+// or the same carried forward by retention (then it names its id).
+func (s *state) start(r *record.Start, at coord.Position) {
+	g := s.groups[r.Group]
+	if g == nil || s.topics[r.Topic] == nil {
+		return
+	}
+	id := r.ID
+	if id == 0 {
+		id = at
+	}
+	sub := g.subs[r.Topic]
+	if sub == nil || id > sub.start {
+		sub = &subscription{start: id}
+		g.subs[r.Topic] = sub
+	} else if id < sub.start {
+		return // from before a reset
+	}
+	sub.at = max(sub.at, at)
+	for q, off := range r.Offsets {
+		sub.progress(QueueID(q)).add(span{From: 0, To: off})
+	}
+}
+
+// progress returns the progress in queue q. Queues added to a topic after the
+// start begin at 0.
+func (sub *subscription) progress(q QueueID) *progress {
+	for len(sub.queues) <= int(q) {
+		sub.queues = append(sub.queues, progress{})
+	}
+	return &sub.queues[q]
+}
+
+// applyAck folds an ack. One that counts from an older start than the group's
+// means nothing any more: false.
+func (s *state) applyAck(a *record.Ack) bool {
+	g, t := s.groups[a.Group], s.topics[a.Topic]
+	if g == nil || t == nil {
+		return false
+	}
+	sub := g.subs[a.Topic]
+	if sub == nil || a.Start != sub.start {
+		return false
+	}
+	s.grow(t, int(a.Queue)+1)
+	p := sub.progress(a.Queue)
+	for _, r := range a.Ranges {
+		s.acked += p.add(r)
+	}
+	// What was acked was there: its offset is never given out again, although
+	// the message itself may be lost to damage.
+	if n := len(a.Ranges); n > 0 {
+		skipTo((*t.queues.Load())[a.Queue].entries, a.Ranges[n-1].To)
+	}
+	return true
+}

@@ -1,0 +1,150 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// upkeep is the goroutine that does what nobody waits for: it writes full
+// chunks of queue entries to their files, checkpoints after each sealed
+// segment, and drops old segments. It sleeps unless told, and looks at the age
+// of segments every ten seconds (RocketMQ's cleanResourceInterval) only while
+// there are sealed ones.
+type upkeep struct {
+	b *Broker
+
+	flush      chan struct{} // each 1 deep
+	checkpoint chan struct{}
+	retain     chan struct{}
+	quit       chan struct{}
+	done       sync.WaitGroup
+
+	checkpointed atomic.Int64 // position that the last synced checkpoint starts at
+	checkpoints  atomic.Int64
+	dropped      atomic.Int64
+
+	mu        sync.Mutex // protects what Stats asks for
+	heldBy    string
+	heldBytes int64
+}
+
+const (
+	retainEvery = 10 * time.Second
+
+	// reserveName is a file of reserveBytes that is given up when the disk is
+	// full, so that a checkpoint can still be written.
+	reserveName  = "RESERVE"
+	reserveBytes = mib
+)
+
+func (u *upkeep) init(b *Broker) {
+	u.b = b
+	u.flush = make(chan struct{}, 1)
+	u.checkpoint = make(chan struct{}, 1)
+	u.retain = make(chan struct{}, 1)
+	u.quit = make(chan struct{})
+}
+
+// wantFlush is called by the index of a queue, under the append lock.
+func (u *upkeep) wantFlush() { poke(u.flush) }
+
+// wantCheckpoint is called by the log after it sealed a segment.
+func (u *upkeep) wantCheckpoint() { poke(u.checkpoint) }
+
+func (u *upkeep) start() {
+	u.keepReserve()
+	u.done.Add(1)
+	go u.run()
+}
+
+func (u *upkeep) stop() {
+	close(u.quit)
+	u.done.Wait()
+}
+
+func (u *upkeep) run() {
+	defer u.done.Done()
+	timer := time.NewTimer(retainEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-u.flush:
+			u.warn("flush queue entries", u.b.entries.Flush())
+			continue
+		case <-u.checkpoint:
+			u.runCheckpoint()
+		case <-u.retain:
+		case <-timer.C:
+		case <-u.quit:
+			return
+		}
+		u.runRetention()
+		if len(u.b.log.Segments()) > 1 {
+			timer.Reset(retainEvery)
+		}
+	}
+}
+
+func (u *upkeep) runCheckpoint() {
+	err := u.b.checkpoint(false)
+	u.warn("checkpoint", err)
+	if err == nil {
+		u.keepReserve()
+	}
+}
+
+// runRetention drops what may go. Dropping needs a checkpoint above it, so what
+// is held by nothing else gets one.
+func (u *upkeep) runRetention() {
+	if u.b.log.Err() != nil {
+		return
+	}
+	if err := u.b.retain(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+		u.warn("retention", err)
+	}
+}
+
+func (u *upkeep) warn(what string, err error) {
+	if err != nil {
+		u.b.opts.Logger.Warn(what, "err", err)
+	}
+}
+
+// held returns the group that keeps the oldest segment, and how much is kept.
+func (u *upkeep) held() (group string, bytes int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.heldBy, u.heldBytes
+}
+
+func (u *upkeep) setHeld(group string, bytes int64) {
+	u.mu.Lock()
+	u.heldBy, u.heldBytes = group, bytes
+	u.mu.Unlock()
+}
+
+// keepReserve makes the reserve file, if there is none and room for it.
+func (u *upkeep) keepReserve() {
+	if u.b.dir == "" {
+		return
+	}
+	f, err := u.b.fs.Create(u.b.path(reserveName), reserveBytes)
+	if err != nil {
+		return // there already, or the disk is full
+	}
+	u.warn("reserve", errors.Join(f.Sync(), f.Close()))
+}
+
+// spendReserve gives the reserve up and reports whether there was one.
+func (u *upkeep) spendReserve() bool {
+	if u.b.dir == "" {
+		return false
+	}
+	return u.b.fs.Remove(u.b.path(reserveName)) == nil
+}
+
+func isNoSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }

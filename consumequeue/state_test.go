@@ -40,10 +40,10 @@ func TestRestore(t *testing.T) {
 		{"one", func(q *consumequeue.Queue) { fill(q, 1) }},
 		{"memory only", func(q *consumequeue.Queue) { fill(q, 1000) }},
 		{"file and memory", func(q *consumequeue.Queue) { fill(q, 5000) }},
-		{"two files", func(q *consumequeue.Queue) { fill(q, file+5000) }},
-		{"exactly one file", func(q *consumequeue.Queue) { fill(q, file+1) }},
+		{"two files", func(q *consumequeue.Queue) { q.Advance(file - 3000); fill(q, 5000) }},
+		{"exactly one file", func(q *consumequeue.Queue) { q.Advance(file - 2048); fill(q, 2049) }},
 		{"started high", func(q *consumequeue.Queue) { q.Advance(file + 77); fill(q, 5000) }},
-		{"trimmed", func(q *consumequeue.Queue) { fill(q, file+5000); q.Trim(file + 1) }},
+		{"trimmed", func(q *consumequeue.Queue) { q.Advance(file - 3000); fill(q, 5000); q.Trim(file + 1) }},
 		{"trimmed in memory", func(q *consumequeue.Queue) { fill(q, 5000); q.Trim(4999) }},
 		{"trimmed empty", func(q *consumequeue.Queue) { fill(q, 5000); q.Trim(5000) }},
 		{"ends without entries", func(q *consumequeue.Queue) { q.Advance(77) }},
@@ -75,7 +75,8 @@ func TestRestoreCutsWhatIsNotNamed(t *testing.T) {
 	fill(q, 5000)
 	require.NoError(t, s.Flush())
 	st := q.Capture()
-	fill(q, 2*file)
+	q.Advance(2 * file)
+	fill(q, 5000)
 	require.NoError(t, s.Flush())
 	require.Len(t, sizes(t, fsys, folder), 3)
 
@@ -93,7 +94,9 @@ func TestFilesOfAnUnknownQueueAreNotUsed(t *testing.T) {
 	fsys := newMem()
 	s := open(t, fsys, consumequeue.Options{})
 	q := s.Queue("t", 8, 0)
-	for range 2*consumequeue.FileEntries + 5000 {
+	q.Append(entry(0))
+	q.Advance(2 * consumequeue.FileEntries)
+	for range 5000 {
 		q.Append(consumequeue.Entry{Position: 1, Size: 1, Tag: 1})
 	}
 	require.NoError(t, s.Flush())
@@ -137,7 +140,8 @@ func TestRestoreShort(t *testing.T) {
 			fsys := newMem()
 			s := open(t, fsys, consumequeue.Options{})
 			q := s.Queue("t", 8, 0)
-			fill(q, file+5000)
+			q.Advance(file - 5000)
+			fill(q, 10_000)
 			require.NoError(t, s.Flush())
 			st := q.Capture()
 
@@ -147,11 +151,11 @@ func TestRestoreShort(t *testing.T) {
 			require.ErrorIs(t, q.Restore(st), consumequeue.ErrShort)
 			require.Zero(t, q.End())
 			// And the log makes it again.
-			for off := range coord.Offset(file + 7000) {
+			for off := coord.Offset(file - 5000); off < file+7000; off++ {
 				q.AppendAt(off, entry(off))
 			}
 			require.NoError(t, s.Flush())
-			requireOwn(t, 0, all(t, q))
+			requireOwn(t, q.Min(), all(t, q))
 			require.NoError(t, s.Sync())
 			requireRestores(t, fsys, q)
 		})

@@ -160,14 +160,14 @@ func TestMemoryIsBoundedByManyQueues(t *testing.T) {
 	for id := range coord.TopicID(500) {
 		queues = append(queues, s.Queue("t", id, 0))
 	}
-	for round := range 200 {
+	for round := range 60 {
 		for i, q := range queues {
 			if i%2 == 0 || round%50 == 0 { // some are slower
 				q.Append(entry(q.End()))
 			}
-			require.Less(t, s.Stats().Unflushed, int64(max))
 			if full {
 				full = false
+				require.Less(t, s.Stats().Unflushed, int64(max))
 				require.NoError(t, s.Flush())
 				require.LessOrEqual(t, s.Stats().OpenFiles, 4)
 			}
@@ -199,7 +199,9 @@ func TestSweepRemovesWhatTheCaptureDoesNotName(t *testing.T) {
 	fsys := newMem()
 	s := open(t, fsys, consumequeue.Options{})
 	q := s.Queue("t", 8, 0)
-	fill(q, 3*file+5000)
+	q.AppendAt(file-1, entry(file-1))
+	q.Advance(3 * file)
+	fill(q, 5000)
 	require.NoError(t, s.Flush())
 	q.Capture()
 	q.Trim(2*file + 1)
@@ -211,7 +213,7 @@ func TestSweepRemovesWhatTheCaptureDoesNotName(t *testing.T) {
 	q.Capture()
 	require.NoError(t, s.Sweep())
 	require.Len(t, sizes(t, fsys, folder), 2)
-	requireOwn(t, 2*file+1, all(t, q))
+	requireOwn(t, 3*file, all(t, q)[file-1:]) // holes before
 
 	// All of the last file: it goes, and the queue continues in another one.
 	q.Trim(q.End() - 1)
@@ -317,7 +319,8 @@ func TestReadErrors(t *testing.T) {
 	require.Equal(t, 5000, n)
 	requireOwn(t, 0, dst[:100])
 	require.True(t, dst[100].Hole())
-	for off := coord.Offset(100); off < q.Capture().Flushed; off++ {
+	flushed := q.Capture().Flushed
+	for off := coord.Offset(100); off < flushed; off++ {
 		require.NoError(t, q.Patch(off, entry(off)))
 	}
 	requireOwn(t, 0, all(t, q))

@@ -30,10 +30,15 @@ func Open(fsys vfs.FS, dir string) (*Index, error) {
 			continue // somebody else's
 		}
 		s.size = e.Size
-		if strings.HasSuffix(e.Name, tmp) || !st.add(s) {
-			if err := fsys.Remove(filepath.Join(dir, e.Name)); err != nil {
-				return nil, fmt.Errorf("keyindex: remove %s: %w", e.Name, err)
-			}
+		useless := e.Name
+		if !strings.HasSuffix(e.Name, tmp) {
+			useless = st.add(s)
+		}
+		if useless == "" {
+			continue
+		}
+		if err := fsys.Remove(filepath.Join(dir, useless)); err != nil {
+			return nil, fmt.Errorf("keyindex: remove %s: %w", useless, err)
 		}
 	}
 	x.state.Store(st)
@@ -41,24 +46,25 @@ func Open(fsys vfs.FS, dir string) (*Index, error) {
 }
 
 // add appends the span of a file found at open, in the order of names. What
-// lies between it and the one before is a file that is missing. It is false if
-// the file overlaps the one before, which no flush makes: then the file is of no
-// use, and what it alone covers is as good as missing.
-func (st *state) add(s span) bool {
-	useful := true
+// lies between it and the one before is a file that is missing. It returns the
+// name of a file that is of no use: two overlap if a flush failed after it had
+// named its file, and the next one covered more; then the longer one has all.
+func (st *state) add(s span) (useless string) {
 	if n := len(st.spans); n > 0 {
 		switch last := st.spans[n-1]; {
+		case s.from == last.from:
+			useless, st.spans = last.name(), st.spans[:n-1]
 		case s.to <= last.to:
-			return false
-		case s.from < last.to:
-			s, useful = span{from: last.to, to: s.to}, false
+			return s.name()
+		case s.from < last.to: // no flush makes this
+			useless, s = s.name(), span{from: last.to, to: s.to}
 		case s.from > last.to:
 			st.spans = append(st.spans, span{from: last.to, to: s.from})
 		}
 	}
 	st.spans = append(st.spans, s)
 	st.covered = s.to
-	return useful
+	return useless
 }
 
 // Flush moves the pairs below upTo to a new file, which is durable when it
@@ -218,6 +224,9 @@ func (x *Index) Rebuild(from, to coord.Position, scan func(add func(hash uint64,
 func (x *Index) Limit(to coord.Position) error {
 	x.fileMu.Lock()
 	defer x.fileMu.Unlock()
+	if x.closed.Load() {
+		return ErrClosed
+	}
 	spans := x.state.Load().spans
 	keep := len(spans)
 	for keep > 0 && spans[keep-1].to > to {

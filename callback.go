@@ -30,6 +30,7 @@ type completions struct {
 	mu      sync.Mutex
 	pending []completion // in the order they were added
 	free    int          // of maxCallbacks
+	stopped bool         // run has ended: who adds completes by itself
 	room    chan struct{}
 	wake    chan struct{} // 1 deep: there is something in pending
 	quit    chan struct{}
@@ -106,7 +107,15 @@ func (c *completions) queue(out []outgoing, callback func(SendResult, error), co
 	for i := range out {
 		c.pending = append(c.pending, completion{out[i].end, out[i].queue, out[i].result, callback, counted})
 	}
+	var late []completion
+	if c.stopped { // stored before Close sealed the log, and synced by it
+		late, c.pending = c.pending, nil
+	}
 	c.mu.Unlock()
+	if late != nil {
+		c.complete(late)
+		return
+	}
 	poke(c.wake)
 }
 
@@ -125,7 +134,7 @@ func (c *completions) run() {
 		select {
 		case <-c.wake:
 		case <-c.quit:
-			if c.empty() {
+			if c.end() {
 				return
 			}
 		}
@@ -139,10 +148,12 @@ func (c *completions) underWay() int {
 	return maxCallbacks - c.free
 }
 
-func (c *completions) empty() bool {
+// end reports whether nothing is pending, and closes the list if so.
+func (c *completions) end() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.pending) == 0
+	c.stopped = len(c.pending) == 0
+	return c.stopped
 }
 
 // complete waits for the newest of the batch, so that one sync answers for all.

@@ -92,6 +92,7 @@ func (b *Broker) writeCheckpoint(clean bool) error {
 		return err
 	}
 	b.upkeep.checkpointed.Store(int64(from))
+	b.upkeep.checkpoints.Add(1)
 	return b.entries.Sweep()
 }
 

@@ -148,16 +148,23 @@ func (m *member) Close() error {
 	return m.closeErr
 }
 
+// close gives the member's queues to the others at once and leaves the group
+// when its handlers have returned: until then what they handle is known to the
+// group, so that a member that joins meanwhile does not get it again.
 func (m *member) close() {
 	m.once.Do(func() {
 		m.b.members.Lock()
+		m.draining = true
 		m.group.mu.Lock()
 		m.closed = true
 		m.wakeAllLocked()
 		m.group.mu.Unlock()
-		m.b.leave(m)
+		m.group.rebalance()
 		m.b.unlockMembers()
 		m.stop()
+		m.b.members.Lock()
+		m.b.leave(m)
+		m.b.unlockMembers()
 	})
 }
 
@@ -184,7 +191,7 @@ func (m *member) drained(ctx context.Context) error {
 
 // aliveLocked says whether the member is open. Broker.members is held.
 func (m *member) aliveLocked() error {
-	if _, ok := m.b.consumers[m]; !ok {
+	if m.closed { // written under both locks
 		return ErrClosed
 	}
 	return m.b.alive()

@@ -3,6 +3,7 @@ package mq
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
@@ -42,6 +43,7 @@ type cursor struct {
 	queued  bool
 	paused  bool
 	retired bool
+	waiting bool   // its file could not be read: until group.retries says so
 	ackDue  bool   // skipped is in group.retries, to be acknowledged
 	lanes   *lanes // of an ordered group
 }
@@ -95,7 +97,7 @@ func (c *cursor) readyLocked() bool {
 // it when it is done: the fetch of an ordered group, or acknowledgements that
 // make room.
 func (c *cursor) blockedLocked() bool {
-	return c.lanes != nil && c.lanes.fetching || len(c.redo) == 0 && c.fullLocked()
+	return c.waiting || c.lanes != nil && c.lanes.fetching || len(c.redo) == 0 && c.fullLocked()
 }
 
 // fullLocked reports whether as much is out as may be.
@@ -141,12 +143,10 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 	mark := c.group.b.mark(c.queue.topic)
 	for scanned := 0; scanned < maxScan && len(claims) < limit && maxBytes > 0; {
 		n, err := c.queue.entries.Read(c.next, buf[:min(len(buf), limit-len(claims))])
+		if err != nil && c.next >= c.queue.entries.Min() && !c.queue.topic.deleted.Load() {
+			c.unreadableLocked(err) // else it was trimmed or dropped at this moment
+		}
 		if err != nil || n == 0 {
-			// Trimmed at this moment: the next round passes it. A file that cannot
-			// be read at all: go past it, or the queue would stand still.
-			if err != nil && c.next >= c.queue.entries.Min() {
-				gone = append(gone, c.passLocked(span{From: c.next, To: c.next + 1}, err))
-			}
 			break
 		}
 		for i := range buf[:n] {
@@ -207,9 +207,13 @@ func (c *cursor) passTrimmedLocked(gone []missed) []missed {
 	return append(gone, c.missLocked(span{From: from, To: start}, nil))
 }
 
-func (c *cursor) passLocked(s span, err error) missed {
-	c.next = s.To
-	return c.missLocked(s, err)
+// unreadableLocked waits a little before it looks at the queue's file again. It
+// never goes past what it cannot read: the messages are in the log.
+func (c *cursor) unreadableLocked(err error) {
+	g := c.group
+	g.b.opts.Logger.Error("queue entries cannot be read", "queue", c.queue.name(), "offset", c.next, "err", err)
+	c.waiting = true
+	g.retries.addLocked(g, due{at: time.Now().Add(readAgainAfter), cursor: c, resume: true})
 }
 
 // missLocked notes that the group goes past s although it wanted it.

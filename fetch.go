@@ -62,7 +62,7 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 				break
 			}
 			out.lost = append(out.lost, cl)
-			out.gone = append(out.gone, missed{span{From: cl.offset, To: cl.offset + 1}, f.reason(q, cl.offset, err)})
+			out.gone = append(out.gone, missed{span{From: cl.offset, To: cl.offset + 1}, f.reason(q, cl, err)})
 		case !filter.matchTag(v.Tag):
 			out.unwanted = append(out.unwanted, cl)
 		default:
@@ -85,11 +85,15 @@ func (f *fetcher) fatal(err error) bool {
 }
 
 // reason is nil if retention dropped the message, else what is damaged.
-func (f *fetcher) reason(q *queue, off Offset, err error) error {
-	if off < q.entries.Min() {
+func (f *fetcher) reason(q *queue, cl claim, err error) error {
+	if f.dropped(q, cl) {
 		return nil
 	}
 	return err
+}
+
+func (f *fetcher) dropped(q *queue, cl claim) bool {
+	return cl.offset < q.entries.Min() || cl.entry.Position < f.b.log.Start()
 }
 
 var errOtherRecord = &CorruptionError{Err: errors.New("index entry points at another record")}
@@ -148,6 +152,9 @@ func (f *fetcher) copy(text, body []byte) (string, []byte) {
 // log, between its neighbours. Queue files are not synced with the log, so
 // after damage to them this is where an entry comes from.
 func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok bool) {
+	if f.dropped(q, cl) {
+		return m, false
+	}
 	entry, found := f.b.searchEntry(q, cl.offset)
 	if !found {
 		return m, false

@@ -226,7 +226,7 @@ func (g *group) rewindLocked(c *cursor) {
 	c.redo, c.skipped = nil, nil
 	c.out, c.bytes = 0, 0
 	g.retries.dropLocked(g, c)
-	c.ackDue = false
+	c.ackDue, c.waiting = false, false
 	if c.lanes != nil {
 		c.lanes.emptyLocked()
 	}

@@ -167,15 +167,11 @@ func (b *Broker) durable(ctx context.Context, end coord.Position, d Durability) 
 	return b.noted(b.log.Wait(ctx, end))
 }
 
-// noted passes err on, and calls Hooks.Poisoned the first time it says so.
+// noted passes err on. The first time it says that the log is poisoned, the
+// upkeep tells: here the caller may hold locks.
 func (b *Broker) noted(err error) error {
 	if err != nil && errors.Is(err, ErrPoisoned) {
-		b.poisoned.Do(func() {
-			b.opts.Logger.Error("log poisoned", "err", err)
-			if b.opts.Hooks.Poisoned != nil {
-				b.opts.Hooks.Poisoned(err)
-			}
-		})
+		b.poisoned.Do(func() { b.upkeep.poison <- err })
 	}
 	return err
 }

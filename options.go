@@ -62,7 +62,8 @@ type Retention struct {
 	Age time.Duration
 
 	// MaxBytes bounds the log, preallocated space included. Zero or -1 is off
-	// (OpenMemory: 256 MiB). At the bound the oldest segments are dropped; where
+	// (OpenMemory: 256 MiB), the least is 4 MiB. Segments are at most a quarter
+	// of it. At the bound the oldest segments are dropped; where
 	// they have yet to be consumed, sends fail with ErrFull.
 	MaxBytes int64
 
@@ -113,6 +114,7 @@ const (
 	mib = 1 << 20
 
 	maxQueues        = 1024
+	leastMaxBytes    = 4 * mib   // of Retention: four segments of the smallest size
 	memoryMaxBytes   = 256 * mib // what a process can spare for a test
 	memorySegment    = 16 * mib  // a sixteenth of it, so that space comes back in small steps
 	largestBodyBytes = 15 * mib  // a frame is at most 16 MiB, names and headers included
@@ -145,6 +147,11 @@ func (o *Options) withDefaults(memory bool) Options {
 		setDefault(&c.Retention.MaxBytes, memoryMaxBytes)
 		c.SegmentBytes = min(c.SegmentBytes, memorySegment)
 	}
+	if c.Retention.MaxBytes > 0 {
+		// A log that is bounded needs several segments, or nothing could ever be
+		// dropped from it.
+		c.SegmentBytes = min(c.SegmentBytes, max(mib, c.Retention.MaxBytes/4))
+	}
 	return c
 }
 
@@ -172,7 +179,7 @@ func (o *Options) validate() error {
 		return invalidOption("CacheBytes", o.CacheBytes)
 	case o.Retention.Age < -1:
 		return invalidOption("Retention.Age", o.Retention.Age)
-	case o.Retention.MaxBytes < -1:
+	case o.Retention.MaxBytes < -1 || o.Retention.MaxBytes > 0 && o.Retention.MaxBytes < leastMaxBytes:
 		return invalidOption("Retention.MaxBytes", o.Retention.MaxBytes)
 	case o.Retention.GroupExpiry < -1:
 		return invalidOption("Retention.GroupExpiry", o.Retention.GroupExpiry)

@@ -105,8 +105,15 @@ func (c *PullConsumer) subscribeAssigned(queues []*queue) error {
 	return nil
 }
 
+// maxPoll and maxPollBytes bound what one Poll returns, whatever is asked for.
+const (
+	maxPoll      = 1024
+	maxPollBytes = mib
+)
+
 // Poll returns up to max messages, at least one: it waits for the first until
-// ctx ends, and then returns the error of ctx. RocketMQ's default is 32.
+// ctx ends, and then returns the error of ctx. However large max is, it returns
+// at most 1,024 messages and about 1 MiB at once. RocketMQ's default is 32.
 //
 // Errors: ErrInvalidArgument, ErrClosed, that of ctx.
 func (c *PullConsumer) Poll(ctx context.Context, max int) ([]*Message, error) {
@@ -165,7 +172,7 @@ func (c *PullConsumer) wait(ctx context.Context, wake chan struct{}) {
 // takeLocked hands out the cursor's next messages and lets group.mu go.
 func (c *PullConsumer) takeLocked(f *fetcher, cur *cursor, max int) ([]*Message, error) {
 	g, filter, start := c.group, cur.topic.filter, cur.start
-	claims, gone := cur.claimLocked(nil, min(max, maxBatch), slabBytes*maxBatch)
+	claims, gone := cur.claimLocked(nil, min(max, maxPoll), maxPollBytes)
 	cur.scheduleLocked()
 	g.mu.Unlock()
 	var got fetched

@@ -23,6 +23,7 @@ type due struct {
 	claim  claim
 	lane   *lane // set: the lane goes on
 	ack    bool  // set: skipped offsets are acknowledged
+	resume bool  // set: the cursor looks at its queue again
 }
 
 // readAgainAfter is when messages that could not be read are tried again
@@ -92,6 +93,8 @@ func (g *group) runDue() {
 		case d.ack:
 			quiet = append(quiet, d.cursor)
 			continue
+		case d.resume:
+			d.cursor.waiting = false
 		case d.lane != nil:
 			d.cursor.lanes.resumeLocked(d.lane)
 		default:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -20,6 +19,7 @@ type upkeep struct {
 	flush      chan struct{} // each 1 deep
 	checkpoint chan struct{}
 	retain     chan struct{}
+	poison     chan error // 1 deep: it is sent once
 	quit       chan struct{}
 	done       sync.WaitGroup
 
@@ -46,6 +46,7 @@ func (u *upkeep) init(b *Broker) {
 	u.flush = make(chan struct{}, 1)
 	u.checkpoint = make(chan struct{}, 1)
 	u.retain = make(chan struct{}, 1)
+	u.poison = make(chan error, 1)
 	u.quit = make(chan struct{})
 }
 
@@ -77,15 +78,29 @@ func (u *upkeep) run() {
 			continue
 		case <-u.checkpoint:
 			u.runCheckpoint()
+		case err := <-u.poison:
+			u.tellPoisoned(err)
 		case <-u.retain:
 		case <-timer.C:
 		case <-u.quit:
+			select {
+			case err := <-u.poison:
+				u.tellPoisoned(err)
+			default:
+			}
 			return
 		}
 		u.runRetention()
 		if len(u.b.log.Segments()) > 1 {
 			timer.Reset(retainEvery)
 		}
+	}
+}
+
+func (u *upkeep) tellPoisoned(err error) {
+	u.b.opts.Logger.Error("log poisoned", "err", err)
+	if u.b.opts.Hooks.Poisoned != nil {
+		u.b.opts.Hooks.Poisoned(err)
 	}
 }
 
@@ -146,5 +161,3 @@ func (u *upkeep) spendReserve() bool {
 	}
 	return u.b.fs.Remove(u.b.path(reserveName)) == nil
 }
-
-func isNoSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }

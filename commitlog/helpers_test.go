@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -114,3 +115,11 @@ func numbered(n, size int) []string {
 	}
 	return bodies
 }
+
+func segmentName(base commitlog.Position) string { return fmt.Sprintf("%020d", base) }
+
+// What goroutines of the log do in their own time is polled for this long.
+const (
+	waitTime = 10 * time.Second
+	pollTime = time.Millisecond
+)

@@ -82,7 +82,7 @@ func (l *Log) planLocked() (p plan, todo bool) {
 	case l.closed || l.poison.Load() != nil:
 		todo = false
 	case l.next != nil:
-		todo = ask.need > l.next.limit-segmentHeaderSize-endSize-reserveOf(l.next.limit)
+		todo = ask.need > roomIn(l.next.limit)
 	default:
 		todo = ask.need > 0 || int64(l.tail-l.active.base()) > prepareAt(l.active)
 	}
@@ -92,8 +92,8 @@ func (l *Log) planLocked() (p plan, todo bool) {
 	}
 	return plan{
 		base: l.active.next(), old: l.next, ask: ask,
-		capacity: max(l.ordinaryCapacityLocked(), largeCapacity(ask.need)),
-		least:    l.leastCapacity(ask.need),
+		capacity: capacityFor(ask.need, l.ordinaryCapacityLocked()),
+		least:    capacityFor(ask.need, l.leastCapacity()),
 	}, true
 }
 
@@ -103,22 +103,21 @@ func (l *Log) ordinaryCapacityLocked() int64 {
 	return min(l.opts.SegmentBytes, max(firstSegmentBytes, 2*l.active.header.capacity))
 }
 
-// leastCapacity returns the smallest capacity worth trying for a frame.
-func (l *Log) leastCapacity(need int64) int64 {
-	least := min(l.opts.SegmentBytes, leastSegmentBytes)
-	if need > least-segmentHeaderSize-endSize-reserveOf(least) {
-		least = largeCapacity(need)
-	}
-	return least
-}
+// leastCapacity returns the smallest capacity that is tried when space is short.
+func (l *Log) leastCapacity() int64 { return min(l.opts.SegmentBytes, leastSegmentBytes) }
 
-// largeCapacity returns the smallest capacity in which a frame of need bytes fits
-// even if nothing is prepared behind it.
-func largeCapacity(need int64) int64 {
-	if need == 0 {
-		return 0
+// capacityFor returns capacity, or the smallest one in which a frame of need
+// bytes fits even if nothing is prepared behind it.
+func capacityFor(need, capacity int64) int64 {
+	if need <= roomIn(capacity) {
+		return capacity
 	}
 	return roundUp(segmentHeaderSize+need+endSize+reserveBytes, pageBytes)
+}
+
+// roomIn returns the largest frame that an unused segment takes from anybody.
+func roomIn(capacity int64) int64 {
+	return capacity - segmentHeaderSize - endSize - reserveOf(capacity)
 }
 
 // createPlanned makes the planned segment, smaller if space is short. If there
@@ -129,7 +128,7 @@ func (l *Log) createPlanned(p plan) (*segment, refusal) {
 	if err == nil {
 		return next, refusal{}
 	}
-	if least := l.leastCapacity(0); least < p.least {
+	if least := l.leastCapacity(); least < p.least {
 		if next, smaller := l.createShrinking(p.base, p.least/2, least); smaller == nil {
 			return next, refusal{err: err, need: p.ask.need}
 		}

@@ -129,7 +129,7 @@ func (r *recovery) obey(s *segment, next Position, c control) (Position, error) 
 // judge says what a bad place is: damage, then it returns where to go on; or the
 // end, then more is false.
 func (r *recovery) judge(pos Position, cause error) (next Position, more bool, err error) {
-	if pos >= r.proven && !r.searched {
+	if !r.searched {
 		r.search(pos)
 	}
 	if pos >= r.proven {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 )
 
 // Wait waits until the log is synced up to pos, a value that Append returned.
@@ -57,6 +58,9 @@ func (l *Log) wait(ctx context.Context, pos Position, follows bool) error {
 	leads, err := w.leads, w.err
 	l.waiters.put(w)
 	if leads {
+		// Those whom the last sync released are ready to run, and will append and
+		// wait again: let them do it before this sync rather than during it.
+		runtime.Gosched()
 		return l.lead(pos)
 	}
 	return err

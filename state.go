@@ -193,21 +193,8 @@ func (s *state) grow(t *topic, n int) {
 func (s *state) ends(r *record.Topic) {
 	if t := s.topics[r.ID]; t != nil {
 		for id, end := range r.Ends {
-			skipTo((*t.queues.Load())[id].entries, end)
+			(*t.queues.Load())[id].entries.Advance(end)
 		}
-	}
-}
-
-// skipTo makes end the next offset of a queue that ends below it. What lies
-// between is a hole; an empty queue starts at end instead.
-func skipTo(entries *consumequeue.Queue, end Offset) {
-	if end <= entries.End() {
-		return
-	}
-	empty := entries.End() == entries.Min()
-	entries.AppendAt(end-1, consumequeue.Entry{})
-	if empty {
-		entries.Trim(end)
 	}
 }
 
@@ -328,7 +315,7 @@ func (s *state) applyAck(a *record.Ack) bool {
 	// What was acked was there: its offset is never given out again, although
 	// the message itself may be lost to damage.
 	if n := len(a.Ranges); n > 0 {
-		skipTo((*t.queues.Load())[a.Queue].entries, a.Ranges[n-1].To)
+		(*t.queues.Load())[a.Queue].entries.Advance(a.Ranges[n-1].To)
 	}
 	return true
 }

@@ -266,12 +266,15 @@ func (l *Log) refuse(p plan, refused error) {
 // everybody, if it has changed its mind.
 func (l *Log) reviewOverdraft() {
 	l.appendMu.Lock()
-	drawn := l.overdrawnLocked()
+	drawn, unused := l.overdrawnLocked(), int64(0)
+	if l.next != nil {
+		unused = l.next.bytes.Load()
+	}
 	l.appendMu.Unlock()
 	if !drawn {
 		return
 	}
-	refused := l.opts.Allow(l.bytes())
+	refused := l.opts.Allow(l.bytes() + unused)
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}

@@ -32,7 +32,9 @@ func (l *Log) admitLocked(room Room, need int64) bool {
 // fits only there.
 func (l *Log) placeLocked(room Room, need int64) bool {
 	off := int64(l.tail - l.active.base())
-	if l.active.takes(off, need, room, l.next == nil) {
+	// What was prepared for Reserved alone does not count for the others.
+	last := l.next == nil || l.next.overdraft.Load()
+	if l.active.takes(off, need, room, last) {
 		return true
 	}
 	if l.next == nil || !l.next.takes(segmentHeaderSize, need, room, true) {

@@ -109,18 +109,12 @@ func (q *Queue) sweep() error {
 	if err != nil {
 		return err
 	}
-	for i, f := range found {
-		if captured < min(f.base+FileEntries, flushed) {
-			found = found[i:]
-			break
-		}
-		if err := q.remove(f.base); err != nil {
-			q.oldest = f.base
+	for len(found) > 0 && captured >= min(found[0].base+FileEntries, flushed) {
+		if err := q.remove(found[0].base); err != nil {
+			q.oldest = found[0].base
 			return err
 		}
-		if i == len(found)-1 {
-			found = nil
-		}
+		found = found[1:]
 	}
 	if q.filed = len(found) > 0; q.filed {
 		q.oldest = found[0].base

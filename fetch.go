@@ -132,6 +132,9 @@ func (f *fetcher) fill(m *Message, q *queue, v *record.View, r commitlog.Record)
 // receiver's own.
 func (f *fetcher) copy(text, body []byte) (string, []byte) {
 	n := len(text) + len(body)
+	if n == 0 {
+		return "", []byte{} // a body is never nil
+	}
 	if n > len(f.slab) {
 		if n > slabBytes/2 {
 			return string(text), append(make([]byte, 0, len(body)), body...)

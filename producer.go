@@ -117,11 +117,9 @@ func (p *Producer) SendBatch(ctx context.Context, ms []*Message) ([]SendResult, 
 	if len(ms) == 0 {
 		return nil, nil
 	}
-	batch := make([]outgoing, len(ms))
-	for i, m := range ms {
-		if err := p.prepare(ctx, m, &batch[i]); err != nil {
-			return nil, fmt.Errorf("message %d: %w", i, err)
-		}
+	batch, err := p.prepareBatch(ctx, ms)
+	if err != nil {
+		return nil, err
 	}
 	end, err := p.b.appendMessages(ctx, commitlog.Wait, batch)
 	if err != nil {
@@ -231,18 +229,50 @@ type outgoing struct {
 
 // prepare does what needs no lock: validation, sizes, hashes.
 func (p *Producer) prepare(ctx context.Context, m *Message, o *outgoing) error {
+	if err := p.check(m, o); err != nil {
+		return err
+	}
+	return p.direct(ctx, o)
+}
+
+// prepareBatch prepares all messages or none: as long as one of them may be
+// refused, no topic is made for another.
+func (p *Producer) prepareBatch(ctx context.Context, ms []*Message) ([]outgoing, error) {
+	batch := make([]outgoing, len(ms))
+	for i, m := range ms {
+		err := p.check(m, &batch[i])
+		if err == nil {
+			err = p.b.mayHaveTopic(m.Topic)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+	}
+	layout := layoutOf(batch)
+	if size := layout.Size(); size > commitlog.MaxFrameBytes {
+		return nil, fmt.Errorf("%w: batch of %d bytes, at most %d", ErrTooLarge, size, commitlog.MaxFrameBytes)
+	}
+	for i := range batch {
+		if err := p.direct(ctx, &batch[i]); err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+	}
+	return batch, nil
+}
+
+// check looks at the message alone.
+func (p *Producer) check(m *Message, o *outgoing) error {
 	if p.closed.Load() {
 		return ErrClosed
 	}
-	b := p.b
-	if err := b.alive(); err != nil {
+	if err := p.b.alive(); err != nil {
 		return err
 	}
 	if m == nil {
 		return fmt.Errorf("%w: nil", ErrInvalidMessage)
 	}
-	if len(m.Body) > b.opts.MaxBodyBytes {
-		return fmt.Errorf("%w: body of %d bytes, at most %d", ErrTooLarge, len(m.Body), b.opts.MaxBodyBytes)
+	if len(m.Body) > p.b.opts.MaxBodyBytes {
+		return fmt.Errorf("%w: body of %d bytes, at most %d", ErrTooLarge, len(m.Body), p.b.opts.MaxBodyBytes)
 	}
 	o.message = m
 	o.head.Tag = m.Tag
@@ -253,6 +283,14 @@ func (p *Producer) prepare(ctx context.Context, m *Message, o *outgoing) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidMessage, err)
 	}
+	o.headSize = size
+	return nil
+}
+
+// direct finds the topic, making it if that is wanted, and the queue that a
+// checked message goes to.
+func (p *Producer) direct(ctx context.Context, o *outgoing) error {
+	m := o.message
 	t, err := p.topicOf(ctx, m.Topic)
 	if err != nil {
 		return err
@@ -264,7 +302,6 @@ func (p *Producer) prepare(ctx context.Context, m *Message, o *outgoing) error {
 	}
 	o.topic, o.queue = t, queues[id]
 	o.head.Topic, o.head.Queue = t.id, id
-	o.headSize = size
 	o.bodyHash = commitlog.BodyHash(m.Body)
 	o.tagHash = tagHash(m.Tag)
 	return nil
@@ -294,11 +331,7 @@ func (p *Producer) queueFor(m *Message, queues int) QueueID {
 
 // appendMessages puts the messages into one frame and returns where it ends.
 func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []outgoing) (coord.Position, error) {
-	var layout commitlog.Layout
-	for i := range out {
-		layout = layout.Add(out[i].headSize + len(out[i].message.Body))
-	}
-	end, err := b.log.Append(ctx, room, layout, func(f *commitlog.Frame) error {
+	end, err := b.log.Append(ctx, room, layoutOf(out), func(f *commitlog.Frame) error {
 		if b.sealed {
 			return ErrClosed
 		}
@@ -319,6 +352,13 @@ func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []
 		out[i].end = end
 	}
 	return end, nil
+}
+
+func layoutOf(out []outgoing) (layout commitlog.Layout) {
+	for i := range out {
+		layout = layout.Add(out[i].headSize + len(out[i].message.Body))
+	}
+	return layout
 }
 
 // place writes one message into the frame and folds it. The append lock is

@@ -104,17 +104,28 @@ func (b *Broker) topicNamed(ctx context.Context, name string) (*topic, error) {
 	if t := b.names.topic(name); t != nil {
 		return t, nil
 	}
-	if err := validateTopic(name); err != nil {
+	if err := b.mayHaveTopic(name); err != nil {
 		return nil, err
-	}
-	if b.opts.NoAutoCreate {
-		return nil, fmt.Errorf("%w: %q", ErrTopicNotFound, name)
 	}
 	c := TopicConfig{Queues: b.opts.DefaultQueues, Durability: b.opts.Durability}
 	if err := b.createTopic(ctx, name, c); err != nil && !errors.Is(err, ErrTopicExists) {
 		return nil, err
 	}
 	return b.knownTopic(name)
+}
+
+// mayHaveTopic says why topicNamed would refuse the name, if it would.
+func (b *Broker) mayHaveTopic(name string) error {
+	if b.names.topic(name) != nil {
+		return nil
+	}
+	if err := validateTopic(name); err != nil {
+		return err
+	}
+	if b.opts.NoAutoCreate {
+		return fmt.Errorf("%w: %q", ErrTopicNotFound, name)
+	}
+	return nil
 }
 
 // knownTopic returns the topic if it exists.

@@ -46,7 +46,7 @@ var errCheckpoint = errors.New("mq: malformed checkpoint")
 //	unlink what it does not name       and never before
 func (b *Broker) checkpoint(clean bool) error {
 	if b.journal == nil {
-		return nil
+		return b.tidy()
 	}
 	if err := b.log.Err(); err != nil {
 		return err // nothing written now could be trusted
@@ -59,6 +59,27 @@ func (b *Broker) checkpoint(clean bool) error {
 		return fmt.Errorf("mq: checkpoint: %w", err)
 	}
 	return nil
+}
+
+// tidy is what a memory broker does instead: there is nothing to come back to,
+// but what has been dropped must make room.
+func (b *Broker) tidy() error {
+	err := errors.Join(b.keys.Flush(b.log.Written()), b.entries.Flush())
+	b.capture() // notes which entries are still needed
+	return errors.Join(err, b.entries.Sweep())
+}
+
+// pendingKeys is how many bytes of key hashes are kept in memory, at most,
+// before they go to a file without waiting for the next checkpoint.
+const pendingKeys = 16 * mib
+
+// flushKeys bounds the key hashes in memory. A file made between checkpoints is
+// removed again when the store is opened from the one before.
+func (b *Broker) flushKeys() error {
+	if b.keys.Pending() < pendingKeys {
+		return nil
+	}
+	return b.keys.Flush(b.log.Written())
 }
 
 func (b *Broker) writeCheckpoint(clean bool) error {

@@ -370,8 +370,8 @@ func (b *Broker) place(f *commitlog.Frame, o *outgoing) {
 	dst, at, size := f.Next(o.headSize, o.message.Body, o.bodyHash)
 	o.head.PutHead(dst)
 	entries.Append(consumequeue.Entry{Position: at, Size: size, Tag: o.tagHash})
-	for _, key := range o.head.Keys {
-		b.keys.Add(keyHash(o.topic.id, key), at)
+	if len(o.head.Keys) > 0 {
+		b.placeKeys(o, at)
 	}
 	b.state.messages++
 	b.state.bodyBytes += int64(len(o.message.Body))
@@ -381,6 +381,16 @@ func (b *Broker) place(f *commitlog.Frame, o *outgoing) {
 		Topic:  o.topic.name,
 		Queue:  o.queue.id,
 		Offset: o.head.Offset,
+	}
+}
+
+// placeKeys indexes the keys of a message. The append lock is held.
+func (b *Broker) placeKeys(o *outgoing, at coord.Position) {
+	for _, key := range o.head.Keys {
+		b.keys.Add(keyHash(o.topic.id, key), at)
+	}
+	if b.keys.Pending() > pendingKeys {
+		b.upkeep.wantFlush()
 	}
 }
 

@@ -74,7 +74,10 @@ func (u *upkeep) run() {
 	for {
 		select {
 		case <-u.flush:
+			// If this fails, entries stay in memory. Where the disk has no room for
+			// them the log has none for messages, so they do not grow without end.
 			u.warn("flush queue entries", u.b.entries.Flush())
+			u.warn("flush keys", u.b.flushKeys())
 			continue
 		case <-u.checkpoint:
 			u.runCheckpoint()

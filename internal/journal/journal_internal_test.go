@@ -69,14 +69,15 @@ func TestEveryCallFails(t *testing.T) {
 	t.Parallel()
 	for _, once := range []bool{true, false} {
 		failures := 0
-		for n := range 60 {
+		broken := &brokenFS{FS: vfs.OS()}
+		for n := 0; broken.left <= 0; n++ { // until there are no more calls
 			dir := filepath.Join(t.TempDir(), "journal")
 			j, err := Open(dir, nil)
 			require.NoError(t, err)
 			require.NoError(t, j.Write(writeAll([]byte("zero")), true))
 			require.NoError(t, j.Close())
 
-			broken := &brokenFS{FS: vfs.OS(), left: n, once: once}
+			*broken = brokenFS{FS: vfs.OS(), left: n, once: once}
 			withdrawn, written := false, ""
 			if j, err := open(broken, dir, nil); err == nil {
 				withdrawn = j.Withdraw() == nil
@@ -214,4 +215,21 @@ func TestOpenLibraryChecksItsEnd(t *testing.T) {
 	gen := twoCheckpoints(t, t.TempDir(), []byte("a"), []byte("b"))
 	_, err := openLibrary(gen, 4)
 	require.ErrorContains(t, err, "ends with entry 4")
+}
+
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	j, err := Open(t.TempDir(), nil)
+	require.NoError(t, err)
+	err = j.Write(func(w io.Writer) error {
+		w.(*writing).length = maxBody - 1 // as if it had written that much
+		_, err := w.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = w.Write([]byte("y"))
+		require.ErrorIs(t, err, ErrTooLarge)
+		return nil // a body that ignores it does not make half a checkpoint whole
+	}, true)
+	require.ErrorIs(t, err, ErrTooLarge)
+	require.NoError(t, j.Write(writeAll([]byte("small")), true))
+	require.NoError(t, j.Close())
 }

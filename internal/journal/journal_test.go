@@ -250,18 +250,6 @@ func TestBodyFails(t *testing.T) {
 	require.Len(t, generations(t, dir), 1)
 }
 
-func TestTooLarge(t *testing.T) {
-	t.Parallel()
-	j := open(t, t.TempDir())
-	err := j.Write(func(w io.Writer) error {
-		_, err := w.Write(make([]byte, 1<<30+1)) // never touched, so it costs nothing
-		require.ErrorIs(t, err, journal.ErrTooLarge)
-		return nil // a body that ignores it does not make half a checkpoint whole
-	}, true)
-	require.ErrorIs(t, err, journal.ErrTooLarge)
-	require.NoError(t, j.Write(body([]byte("small")), true))
-}
-
 // TestFolderBreaks takes the folder away below an open journal: that Write fails
 // and the next one works.
 func TestFolderBreaks(t *testing.T) {

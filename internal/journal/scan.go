@@ -293,8 +293,10 @@ func (r *entryReader) next() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if length > maxRecord {
-		return nil, fmt.Errorf("%w: %d bytes long", errTorn, length)
+	if length < headerSize || length > maxRecord {
+		// Zero bytes, which a power cut may leave at the end, would be entries
+		// without end.
+		return nil, fmt.Errorf("%w: a length of %d", errTorn, length)
 	}
 	if r.buf == nil {
 		r.buf = make([]byte, maxRecord)

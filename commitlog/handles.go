@@ -40,6 +40,9 @@ func (h *handles) acquire(s *segment) (vfs.File, error) {
 	if h.closed {
 		return nil, ErrClosed
 	}
+	if s.gone { // dropped after the caller found it
+		return nil, fmt.Errorf("%w: segment %s was dropped", ErrNotFound, s.name)
+	}
 	if i := slices.Index(h.open, s); i >= 0 {
 		copy(h.open[i:], h.open[i+1:])
 		h.open[len(h.open)-1] = s

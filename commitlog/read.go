@@ -120,7 +120,7 @@ func (l *Log) record(rd *reader, off int64, size uint32) (header, []byte, error)
 func (r *reader) explain(err error, off int64, guess bool) error {
 	var broken *readError
 	switch {
-	case errors.Is(err, ErrClosed):
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotFound):
 		return err
 	case guess && !errors.As(err, &broken):
 		return fmt.Errorf("%w: %d: %w", ErrNotFound, r.seg.base()+Position(off), err)

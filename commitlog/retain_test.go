@@ -1,8 +1,10 @@
 package commitlog_test
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -113,4 +115,41 @@ func TestSegmentsAfterReopening(t *testing.T) {
 		}
 		assert.False(t, after[len(after)-1].Sealed)
 	}
+}
+
+// Readers and scans that meet a drop either get a record or are told that it is
+// gone; nothing looks like damage.
+func TestReadWhileDropping(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, o commitlog.Options) {
+		o.SegmentBytes = 64 << 10
+		l, _, _ := open(t, o, commitlog.Start{})
+		var refs []commitlog.Ref
+		for _, b := range numbered(1000, 1000) {
+			r, _ := put(t, l, b)
+			refs = append(refs, r...)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for _, s := range l.Segments() {
+				if err := l.DropBefore(ctx, s.End); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		for range 2 {
+			wg.Go(func() {
+				l.Read(refs, func(_ int, _ commitlog.Record, err error) bool {
+					if err != nil && !errors.Is(err, commitlog.ErrNotFound) {
+						t.Error(err)
+					}
+					return true
+				})
+				if err := l.Scan(0, l.Written(), func(commitlog.Record) error { return nil }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
 }

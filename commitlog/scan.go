@@ -33,7 +33,8 @@ func (l *Log) Scan(from, to Position, visit func(Record) error) error {
 		if s.next() <= from || s.base() >= to {
 			continue
 		}
-		if err := sc.segment(s, max(segmentHeaderSize, int64(from-s.base())), to, written, visit); err != nil {
+		err := sc.segment(s, max(segmentHeaderSize, int64(from-s.base())), to, written, visit)
+		if err != nil {
 			return err
 		}
 	}
@@ -46,6 +47,9 @@ func (l *Log) Scan(from, to Position, visit func(Record) error) error {
 // segment scans one segment from an offset.
 func (sc *scanner) segment(s *segment, off int64, to, written Position, visit func(Record) error) (err error) {
 	f, err := sc.log.handles.acquire(s)
+	if errors.Is(err, ErrNotFound) {
+		return nil // dropped since the scan began
+	}
 	if err != nil {
 		return err
 	}

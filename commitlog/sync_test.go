@@ -151,18 +151,23 @@ func TestFailedSyncReachesEverybody(t *testing.T) {
 	l, _, _ := open(t, o, commitlog.Start{})
 	_, end := put(t, l, "a")
 	started, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	mem.Fail(func(c vfs.Call) error {
 		if c.Op != vfs.OpSync {
 			return nil
 		}
-		close(started)
-		<-release
+		once.Do(func() { close(started); <-release })
 		return errors.New("I/O error")
 	})
 	var wg sync.WaitGroup
 	results := make(chan error, 11)
-	wg.Go(func() { results <- l.Wait(ctx, end) })
-	<-started
+	led := make(chan struct{})
+	wg.Go(func() { defer close(led); results <- l.Wait(ctx, end) })
+	select {
+	case <-started:
+	case <-led:
+		t.Fatal("no sync")
+	}
 	for i := range 10 {
 		wg.Go(func() {
 			if i%2 == 0 {
@@ -280,7 +285,11 @@ func TestWaitEndsWithContext(t *testing.T) {
 	})
 	leader := make(chan error, 1)
 	go func() { leader <- l.Wait(ctx, end) }()
-	<-started
+	select {
+	case <-started:
+	case <-leader:
+		t.Fatal("no sync")
+	}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	assert.ErrorIs(t, l.Wait(cancelled, end), context.Canceled)

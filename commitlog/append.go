@@ -52,6 +52,8 @@ func (l *Log) putLocked(lay Layout, flags uint8, fill func(*Frame) error) (end P
 		l.stepped.Add(1)
 		s.populateTo(roundUp(max(off+need, s.populated.Load()+populateStep), pageBytes))
 	}
+	// One frame for all appends: fill gets a pointer, and a local one would be
+	// allocated each time.
 	f := &l.frame
 	defer l.guardStoreLocked(debug.SetPanicOnFault(true), &err)
 	f.begin(s.mapping.Reserve(off, need), l.tail, l.synced.load(), flags, lay.records > 1)
@@ -68,6 +70,7 @@ func (l *Log) putLocked(lay Layout, flags uint8, fill func(*Frame) error) (end P
 	}
 	f.buf = nil
 	l.tail += Position(f.used)
+	// Publishing: who loads this mark, or a later one, sees the bytes below it.
 	l.written.store(l.tail)
 	l.frames.Add(1)
 	l.noticeLocked(s, off+int64(f.used))

@@ -53,7 +53,9 @@ func (r *reader) close() {
 	readerPool.Put(r)
 }
 
-// enter turns the reader to a segment, of which bound bytes may be read.
+// enter turns the reader to a segment, of which bound bytes may be read. The
+// reference it takes keeps the mapping: a segment that is sealed and synced
+// meanwhile is unmapped when the last reader leaves it.
 func (r *reader) enter(s *segment, bound int64) {
 	if r.seg == s {
 		r.bound = bound

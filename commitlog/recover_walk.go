@@ -209,6 +209,8 @@ func (r *recovery) eachBehind(pos Position, visit func(Position, header) bool, j
 }
 
 // eachIn is eachBehind for one segment: frames at from or later, but not at bad.
+// A candidate costs a hash of the size it claims, so what only looks like a
+// header is paid from a budget.
 func (r *recovery) eachIn(s *segment, from, bad int64, dirty *int64, visit func(Position, header) bool) (more, complete bool) {
 	bound := s.bytes.Load()
 	budget := newBudget(bound)

@@ -150,6 +150,8 @@ func (l *Log) syncFiles() error {
 	if err := l.Err(); err != nil {
 		return err
 	}
+	// Under the lock, so that no frame is half stored at the target, and only for
+	// as long as it takes to note what to sync.
 	l.appendMu.Lock()
 	target := l.tail
 	l.batch = append(l.batch[:0], l.dirty...)

@@ -24,7 +24,7 @@ const (
 )
 
 func measureAllocations(ctx context.Context, b *bench) ([]result, error) {
-	n := b.count(500_000)
+	n := b.count(2_000_000)
 	b.progress.show("sending and consuming %d messages", n)
 	var send, backlog, flowing float64
 	_, err := b.inStore(func(broker *mq.Broker) (_ time.Duration, err error) {

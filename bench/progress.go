@@ -32,12 +32,12 @@ func (p *progress) show(format string, args ...any) {
 	}
 	p.clear()
 	p.width = len(line)
-	fmt.Fprint(p.out, line)
+	fmt.Fprintf(p.out, "%s", line)
 }
 
 func (p *progress) clear() {
 	if p.width > 0 {
-		fmt.Fprint(p.out, "\r", strings.Repeat(" ", p.width), "\r")
+		fmt.Fprintf(p.out, "\r%s\r", strings.Repeat(" ", p.width))
 		p.width = 0
 	}
 }

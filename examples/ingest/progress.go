@@ -40,7 +40,7 @@ func (b *bar) show(what string, done, all int64) {
 	defer b.mu.Unlock()
 	if now := time.Now(); now.Sub(b.last) >= barEvery {
 		b.last = now
-		fmt.Fprint(b.out, "\r", drawBar(what, done, all))
+		fmt.Fprintf(b.out, "\r%s", drawBar(what, done, all))
 	}
 }
 
@@ -51,7 +51,7 @@ func (b *bar) clear() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fmt.Fprint(b.out, "\r", strings.Repeat(" ", len(drawBar("consumed", 1, 1))), "\r")
+	fmt.Fprintf(b.out, "\r%s\r", strings.Repeat(" ", len(drawBar("consumed", 1, 1))))
 }
 
 func drawBar(what string, done, all int64) string {

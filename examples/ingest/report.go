@@ -78,7 +78,7 @@ func (r *report) writeText(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	line := func(cells ...any) {
 		for _, c := range cells {
-			fmt.Fprint(w, c, "\t")
+			fmt.Fprintf(w, "%v\t", c)
 		}
 		fmt.Fprintln(w)
 	}

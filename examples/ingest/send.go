@@ -51,7 +51,7 @@ func (s *sender) runSender(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.Close()
+	defer func() { _ = p.Close() }() // it has nothing to say
 	lines := bufio.NewReaderSize(nil, maxPart)
 	for {
 		i := s.next.Add(1) - 1
@@ -74,7 +74,7 @@ func sendFile(ctx context.Context, p *mq.Producer, f file, lines *bufio.Reader) 
 	if err != nil {
 		return sent, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }() // it is only read
 	lines.Reset(in)
 	m := &mq.Message{Topic: topic, Tag: f.tag, Keys: []string{f.name}}
 	continued := false // the part before had no newline

@@ -33,6 +33,10 @@ var (
 	// ErrClosed is returned by everything that is called after Close.
 	ErrClosed = errors.New("journal: closed")
 
+	// ErrVersion is returned by Open for a journal that a newer version wrote.
+	// Nothing was changed.
+	ErrVersion = errors.New("journal: unknown format version")
+
 	// ErrTooLarge is returned by Write for a body of more than 1 GiB.
 	ErrTooLarge = errors.New("journal: checkpoint too large")
 )
@@ -72,8 +76,8 @@ type Journal struct {
 
 // Open opens the journal in dir, making the folder if it is missing. Damage is
 // no error: the newest checkpoint that is whole is found, and what cannot be
-// used is discarded. Errors come from a file system that does not let it do
-// that. A nil log discards.
+// used is discarded. Errors are ErrVersion, and those of a file system that does
+// not let it do that. A nil log discards.
 func Open(dir string, log *slog.Logger) (*Journal, error) {
 	return open(vfs.OS(), dir, log)
 }
@@ -100,11 +104,6 @@ func (j *Journal) load() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range dead {
-		if err := j.fs.RemoveAll(path); err != nil {
-			return err
-		}
-	}
 	if len(numbers) > 0 {
 		j.nextGen = numbers[0] + 1
 	}
@@ -115,6 +114,9 @@ func (j *Journal) load() error {
 			err := j.loadGeneration(path)
 			if err == nil {
 				continue
+			}
+			if errors.Is(err, ErrVersion) {
+				return err
 			}
 			reasons = append(reasons, fmt.Errorf("%s: %w", filepath.Base(path), err))
 			j.log.Warn("journal: discarding what cannot be used", "dir", path, "err", err)
@@ -127,6 +129,11 @@ func (j *Journal) load() error {
 	}
 	if j.last == nil {
 		j.discarded = errors.Join(reasons...)
+	}
+	for _, path := range dead {
+		if err := j.fs.RemoveAll(path); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -102,7 +102,8 @@ func (r *record) encode() []byte {
 	return entry
 }
 
-// decode reads an entry. The record shares its memory.
+// decode reads an entry. The record shares its memory. Errors are errRecord for
+// damage, and ErrVersion: the place of magic, version and hash is for ever.
 func decode(entry []byte) (record, error) {
 	var r record
 	le := binary.LittleEndian
@@ -115,9 +116,8 @@ func decode(entry []byte) (record, error) {
 	if le.Uint64(entry[hashOffset:]) != recordHash(entry) {
 		return r, fmt.Errorf("%w: checksum", errRecord)
 	}
-	// What follows was written on purpose, if not by this version.
 	if entry[4] != recordVersion {
-		return r, fmt.Errorf("%w: version %d is not known", errRecord, entry[4])
+		return r, fmt.Errorf("%w %d", ErrVersion, entry[4]) // undamaged, so it is true
 	}
 	flags := le.Uint16(entry[6:])
 	r.kind = kind(entry[5])

@@ -3,6 +3,8 @@ package journal
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,7 +51,6 @@ func TestRecordRefuses(t *testing.T) {
 		want    string
 	}{
 		"magic":                   {records()[0], func(b []byte) []byte { b[0]++; return b }, "magic"},
-		"version":                 {records()[0], func(b []byte) []byte { b[4]++; return b }, "version 2 is not known"},
 		"kind":                    {records()[0], func(b []byte) []byte { b[5] = 4; return b }, "kind 4"},
 		"chunk with flags":        {records()[0], func(b []byte) []byte { b[6] = 1; return b }, "flags"},
 		"closing, unknown flags":  {records()[2], func(b []byte) []byte { b[7] = 1; return b }, "flags"},
@@ -68,6 +69,31 @@ func TestRecordRefuses(t *testing.T) {
 			require.ErrorIs(t, err, errRecord)
 			require.ErrorContains(t, err, row.want)
 		})
+	}
+}
+
+// TestVersion has a record of the next version in an otherwise good journal.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	gen := twoCheckpoints(t, dir, []byte("a"), []byte("b"))
+	path := filepath.Join(gen, "00000000000000000001")
+	file, err := os.ReadFile(path)
+	require.NoError(t, err)
+	entry := records()[0].encode()
+	entry[4]++
+	_, err = decode(entry)
+	require.ErrorIs(t, err, errRecord, "damaged, not newer")
+	binary.LittleEndian.PutUint64(entry[hashOffset:], recordHash(entry))
+	file = append(binary.AppendUvarint(file, uint64(len(entry))), entry...)
+	require.NoError(t, os.WriteFile(path, file, 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, generationName(7)+deadSuffix), 0o700))
+
+	for range 2 {
+		_, err = Open(dir, nil)
+		require.ErrorIs(t, err, ErrVersion)
+		require.Equal(t, file, readOnly(t, gen))
+		require.DirExists(t, filepath.Join(dir, generationName(7)+deadSuffix))
 	}
 }
 

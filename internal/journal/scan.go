@@ -83,7 +83,7 @@ type assembly struct {
 }
 
 // surveyFolder reads all of a generation, in memory of one record. An error is
-// one of the file system; damage is told in the survey.
+// ErrVersion or one of the file system; damage is told in the survey.
 func surveyFolder(fsys vfs.FS, dir string) (*survey, error) {
 	entries, err := fsys.List(dir)
 	if err != nil {
@@ -156,6 +156,9 @@ func (s *survey) readFile(fsys vfs.FS, i int) error {
 		}
 		s.next++
 		rec, err := decode(entry)
+		if errors.Is(err, ErrVersion) {
+			return err
+		}
 		if err != nil {
 			s.oddity("%s at %d: %w", filepath.Base(r.path), at.offset, err)
 			continue

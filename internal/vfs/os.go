@@ -80,15 +80,7 @@ func (osFS) Free(dir string) (int64, error) { return freeBytes(dir) }
 
 // osFile is an open file. os.File already repeats interrupted and short calls,
 // and keeps a descriptor from being closed, and reused, below a running call.
-type osFile struct {
-	*os.File
-	conn control // runs a function on the descriptor while it cannot be closed
-}
-
-// control is the one method of syscall.RawConn that is needed here.
-type control interface {
-	Control(f func(fd uintptr)) error
-}
+type osFile struct{ *os.File }
 
 // newOSFile wraps f, and closes it on an error. A folder is refused: opening
 // one for writing fails by itself on some systems only.
@@ -100,11 +92,7 @@ func newOSFile(f *os.File) (*osFile, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &osFile{File: f, conn: conn}, nil
+	return &osFile{f}, nil
 }
 
 func (f *osFile) Size() (int64, error) {
@@ -144,16 +132,6 @@ func (f *osFile) Map(size int64) (Mapping, error) {
 		return nil, fmt.Errorf("vfs: map %d bytes of %s: it has %d", size, f.Name(), have)
 	}
 	return mapFile(f, size)
-}
-
-// onDescriptor runs call on f's descriptor. The closure and its result cost an
-// allocation; the calls made this way all reach the disk.
-func (f *osFile) onDescriptor(call func(fd int) error) error {
-	var err error
-	if f.conn.Control(func(fd uintptr) { err = call(int(fd)) }) != nil {
-		return fs.ErrClosed // the only reason it has, under a name nobody can import
-	}
-	return err
 }
 
 // writeZeros fills [from, to) with zeros: the way to real blocks where the

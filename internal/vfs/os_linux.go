@@ -31,6 +31,21 @@ func retry(call func() error) error {
 	}
 }
 
+// onDescriptor runs call on f's descriptor, which cannot be closed, and its
+// number used again, meanwhile. That costs allocations, but all calls made this
+// way go to the disk.
+func (f *osFile) onDescriptor(call func(fd int) error) error {
+	var err error
+	conn, cerr := f.SyscallConn()
+	if cerr != nil {
+		return cerr
+	}
+	if conn.Control(func(fd uintptr) { err = call(int(fd)) }) != nil {
+		return os.ErrClosed // the only reason it has, under a name nobody can import
+	}
+	return err
+}
+
 func syncFile(f *osFile) error {
 	err := f.onDescriptor(func(fd int) error {
 		return retry(func() error { return syscall.Fdatasync(fd) })

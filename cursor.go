@@ -46,6 +46,12 @@ type cursor struct {
 	waiting bool   // its file could not be read: until group.retries says so
 	ackDue  bool   // skipped is in group.retries, to be acknowledged
 	lanes   *lanes // of an ordered group
+
+	// Of a pull consumer's queue, for Commit without messages.
+	era     int    // rises when next is moved: what was being read is not next any more
+	from    Offset // where next was moved to
+	before  []span // returned before that by a Poll, and not known to be acknowledged
+	reading []span // a Poll is reading them
 }
 
 // claim is a message to be handed out.
@@ -59,6 +65,12 @@ type claim struct {
 type missed struct {
 	span
 	err error
+}
+
+// startLocked moves next to where the cursor goes on.
+func (c *cursor) startLocked(off Offset) {
+	c.next, c.from, c.reading = off, off, nil
+	c.era++
 }
 
 // wake is called by a sender that took armed.

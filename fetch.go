@@ -21,13 +21,14 @@ const slabBytes = 16 * kib
 type fetcher struct {
 	b    *Broker
 	refs []commitlog.Ref
-	slab []byte // free part of the current allocation
+	kept []claim // of fetched.claims
+	slab []byte  // free part of the current allocation
 }
 
 // fetched is the outcome of a fetch.
 type fetched struct {
 	messages []Message // that the filter wants, in the order of their claims
-	claims   []claim   // theirs
+	claims   []claim   // theirs; valid until the next fetch
 	unwanted []claim   // whose tag only shared a hash with a wanted one
 	gone     []missed  // that cannot be read
 	lost     []claim   // theirs
@@ -43,9 +44,9 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		f.refs = append(f.refs, commitlog.Ref{Position: claims[i].entry.Position, Size: claims[i].entry.Size})
 	}
 	out.messages = make([]Message, 0, len(claims))
-	out.claims = claims[:0]
+	out.claims = f.kept[:0]
 	f.b.log.Read(f.refs, func(i int, r commitlog.Record, err error) bool {
-		cl := claims[i] // a copy: out.claims writes over what was visited
+		cl := claims[i]
 		var v record.View
 		if err == nil {
 			err = decodeAs(q, cl.offset, r, &v)
@@ -72,6 +73,7 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		}
 		return true
 	})
+	f.kept = out.claims
 	for i := range out.messages {
 		out.messages[i].Attempt = out.claims[i].attempt
 		out.messages[i].origin = delivery{c, start, out.claims[i].offset}

@@ -217,13 +217,15 @@ func (g *group) dropUnusedLocked(t *topic) {
 // again.
 func (g *group) rewindLocked(c *cursor) {
 	g.b.log.Exclusive(func() {
-		c.next, c.start, c.done = 0, 0, nil
+		c.start, c.done = 0, nil
+		c.startLocked(0)
 		if sub := g.subs[c.queue.topic.id]; sub != nil {
 			p := sub.progress(c.queue.id)
-			c.start, c.next, c.done = sub.start, p.committed, slices.Clone(p.ahead)
+			c.start, c.done = sub.start, slices.Clone(p.ahead)
+			c.startLocked(p.committed)
 		}
 	})
-	c.redo, c.skipped = nil, nil
+	c.redo, c.skipped, c.before = nil, nil, nil
 	c.out, c.bytes = 0, 0
 	g.retries.dropLocked(g, c)
 	c.ackDue, c.waiting = false, false
@@ -323,7 +325,7 @@ func (g *group) giveLocked(c *cursor, m *member) {
 			g.rewindLocked(c)
 		}
 	}
-	c.owner = m
+	c.owner, c.paused = m, false // pausing is the member's affair
 	if m != nil {
 		m.owned = append(m.owned, c)
 		c.scheduleLocked()

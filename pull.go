@@ -1,6 +1,7 @@
 package mq
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -173,6 +174,8 @@ func (c *PullConsumer) wait(ctx context.Context, wake chan struct{}) {
 func (c *PullConsumer) takeLocked(f *fetcher, cur *cursor, max int) ([]*Message, error) {
 	g, filter, start := c.group, cur.topic.filter, cur.start
 	claims, gone := cur.claimLocked(nil, min(max, maxPoll), maxPollBytes)
+	reading, era := offsetsOf(claims), cur.era
+	cur.reading = append(cur.reading, reading...)
 	cur.scheduleLocked()
 	g.mu.Unlock()
 	var got fetched
@@ -182,11 +185,16 @@ func (c *PullConsumer) takeLocked(f *fetcher, cur *cursor, max int) ([]*Message,
 	g.reportMissed(cur.queue, append(gone, got.gone...))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if cur.start != start {
-		return nil, nil // reset meanwhile: these are not what is next
+	if cur.era != era {
+		return nil, nil // these are not what is next any more
+	}
+	for _, s := range reading {
+		at := slices.Index(cur.reading, s)
+		cur.reading = slices.Delete(cur.reading, at, at+1)
 	}
 	if got.err != nil {
 		cur.redo = slices.Insert(cur.redo, 0, claims...)
+		cur.scheduleLocked()
 		return nil, got.err
 	}
 	cur.passedLocked(got.lost)
@@ -223,7 +231,7 @@ func (c *PullConsumer) Commit(ctx context.Context, ms ...*Message) error {
 	return c.b.durable(ctx, end, c.acks)
 }
 
-// polled is everything before the cursors of the consumer's queues.
+// polled is everything that Poll has returned of the consumer's queues.
 func (c *PullConsumer) polled() (acks []settled, err error) {
 	g := c.group
 	g.mu.Lock()
@@ -232,12 +240,45 @@ func (c *PullConsumer) polled() (acks []settled, err error) {
 		return nil, ErrClosed
 	}
 	for _, cur := range c.owned {
-		cur.takeSkippedLocked()
-		if cur.next > 0 {
-			acks = append(acks, settled{cur.queue, cur.start, []span{{From: 0, To: cur.next}}})
+		cur.takeSkippedLocked() // Poll went past them: they are in
+		if spans := cur.polledLocked(); len(spans) > 0 {
+			acks = append(acks, settled{cur.queue, cur.start, spans})
 		}
 	}
 	return acks, nil
+}
+
+// polledLocked returns what Poll went past: returned, or passed over. It is the
+// offsets from where Poll began, without those that a Poll is still reading or
+// could not read, and with those from before a Seek.
+func (c *cursor) polledLocked() []span {
+	open := append(offsetsOf(c.redo), c.reading...)
+	slices.SortFunc(open, func(a, b span) int { return cmp.Compare(a.From, b.From) })
+	spans := slices.Clone(c.before)
+	from := c.from
+	for _, s := range open {
+		if from < s.From {
+			spans = append(spans, span{From: from, To: s.From})
+		}
+		from = max(from, s.To)
+	}
+	if from < c.next {
+		spans = append(spans, span{From: from, To: c.next})
+	}
+	return joinSpans(spans)
+}
+
+// offsetsOf joins the offsets of claims.
+func offsetsOf(claims []claim) (spans []span) {
+	for i := range claims {
+		off := claims[i].offset
+		if last := len(spans) - 1; last >= 0 && spans[last].To == off {
+			spans[last].To++
+			continue
+		}
+		spans = append(spans, span{From: off, To: off + 1})
+	}
+	return spans
 }
 
 // delivered is the offsets of ms, by queue and start.
@@ -283,7 +324,9 @@ func (c *PullConsumer) Seek(q Queue, off Offset) error {
 	if off < 0 || off > cur.queue.entries.End() {
 		return fmt.Errorf("%w: %v offset %d, the queue ends at %d", ErrOffsetOutOfRange, q, off, cur.queue.entries.End())
 	}
-	cur.next, cur.redo, cur.done = off, nil, nil
+	cur.before = cur.polledLocked()
+	cur.startLocked(off)
+	cur.redo, cur.done = nil, nil
 	cur.scheduleLocked()
 	return nil
 }

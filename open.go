@@ -135,12 +135,17 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 		Sealed:     b.upkeep.wantCheckpoint,
 		Logger:     b.opts.Logger,
 	}
-	log, found, err := commitlog.Open(opts, start, func(r commitlog.Record) error {
+	replay := func(r commitlog.Record) error {
 		if err := b.state.applyState(r.Payload, r.Position); err != nil || rebuild {
 			return err
 		}
 		return b.state.applyContent(r)
-	})
+	}
+	log, found, err := commitlog.Open(opts, start, replay)
+	if errors.Is(err, ErrDiskFull) && b.upkeep.spendReserve() {
+		// Ending the epoch takes a frame. Folding everything again is harmless.
+		log, found, err = commitlog.Open(opts, start, replay)
+	}
 	if err != nil {
 		return openError(err)
 	}

@@ -259,8 +259,8 @@ func (m *member) unreadyLocked(c *cursor) {
 	c.armed.Store(false)
 }
 
-// deal asks the member's strategy. One that panics must not take the broker's
-// locks with it: then queues are dealt averagely.
+// deal asks the member's strategy, which gets copies. One that panics must not
+// take the broker's locks with it: then queues are dealt averagely.
 func (m *member) deal(names []string, free []Queue) (dealt map[string][]Queue) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -268,7 +268,7 @@ func (m *member) deal(names []string, free []Queue) (dealt map[string][]Queue) {
 			dealt = Averagely(names, free)
 		}
 	}()
-	return m.strategy(names, free)
+	return m.strategy(slices.Clone(names), slices.Clone(free))
 }
 
 func (m *member) queuesLocked() []Queue {

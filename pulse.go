@@ -45,7 +45,7 @@ func (c *PushConsumer) wakePulse() {
 }
 
 func (c *PushConsumer) runPulse() {
-	defer c.done.Done()
+	defer c.beating.Done()
 	for {
 		select {
 		case <-c.pulse.wake:
@@ -112,8 +112,12 @@ func (c *PushConsumer) beat() bool {
 	for _, b := range c.offered {
 		waiting += max(0, len(b.items)-int(b.next.Load()))
 	}
+	// A worker for each one that is stuck, and twice as many once all are: slow
+	// handlers soon run Concurrency at once, while one that only waits for a
+	// processor does not set twenty others on it.
 	if len(stuck) > 0 {
-		for n := min(waiting, len(c.parked)); n > 0; n-- {
+		want := len(stuck) + max(len(stuck), c.limit) - c.member.running
+		for n := min(want, waiting, len(c.parked)); n > 0; n-- {
 			c.wakeOneLocked()
 		}
 	}

@@ -121,7 +121,8 @@ type PushConsumer struct {
 	workers []*worker
 	pulse   pulse
 	halt    atomic.Bool // closing: begin no further message
-	done    sync.WaitGroup
+	working sync.WaitGroup
+	beating sync.WaitGroup
 
 	// Guarded by group.mu.
 	offered []*batch // of workers that are stuck: others help
@@ -168,19 +169,41 @@ func (c *PushConsumer) start(workers int) {
 	for range workers {
 		c.workers = append(c.workers, newWorker(c))
 	}
-	c.done.Add(workers + 1)
+	c.working.Add(workers)
 	for _, w := range c.workers {
 		go w.run()
 	}
+	c.beating.Add(1)
 	go c.runPulse()
 }
 
-// stopWorkers is called once the member is closed and has left its group.
+// stopWorkers is called once the member is closed and has no queues any more.
+// As long as a handler does not return, the pulse goes on acknowledging what is
+// finished.
 func (c *PushConsumer) stopWorkers() {
 	c.halt.Store(true)
 	c.cancel()
+	c.giveBack()
+	c.working.Wait()
 	close(c.pulse.quit)
-	c.done.Wait()
+	c.beating.Wait()
+}
+
+// giveBack lets other members have what no worker has begun, without waiting
+// for handlers. The rest of a lane has to: it comes after what is handled.
+func (c *PushConsumer) giveBack() {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range c.workers {
+		b := w.batch.Load()
+		if b == nil || b.lane != nil {
+			continue
+		}
+		if begun := int(b.next.Swap(int32(len(b.items)))); begun < len(b.items) {
+			b.cursor.backLocked(b, b.items[begun:])
+		}
+	}
 }
 
 // failed says what becomes of an item whose handler failed: true if it comes

@@ -64,7 +64,7 @@ func newWorker(c *PushConsumer) *worker {
 }
 
 func (w *worker) run() {
-	defer w.c.done.Done()
+	defer w.c.working.Done()
 	for b := w.take(); b != nil; b = w.take() {
 		w.handle(b)
 		w.leave(b)

@@ -141,11 +141,14 @@ func BodyHash(body []byte) uint64 {
 	return xxhash.Sum64(body)
 }
 
+// bind makes a hash that holds at one position of one store only.
+func bind(sum uint64, pos Position, store uint64) uint64 { return sum ^ uint64(pos) ^ store }
+
 // seal writes the hash into the header of the record or batch header that
 // begins b; covered is headerSize plus the head's length.
 func seal(b []byte, covered int, bodyHash uint64, pos Position, store uint64) {
 	binary.LittleEndian.PutUint64(b[hashAt:], bodyHash)
-	sum := xxhash.Sum64(b[:covered]) ^ uint64(pos) ^ store
+	sum := bind(xxhash.Sum64(b[:covered]), pos, store)
 	binary.LittleEndian.PutUint64(b[hashAt:], sum)
 }
 
@@ -158,7 +161,7 @@ func sumOf(b []byte, covered int, bodyHash uint64, pos Position, store uint64) u
 	if covered <= len(onStack) {
 		copy(onStack[:], b[:covered])
 		binary.LittleEndian.PutUint64(onStack[hashAt:], bodyHash)
-		return xxhash.Sum64(onStack[:covered]) ^ uint64(pos) ^ store
+		return bind(xxhash.Sum64(onStack[:covered]), pos, store)
 	}
 	var d xxhash.Digest
 	d.Reset()
@@ -166,7 +169,7 @@ func sumOf(b []byte, covered int, bodyHash uint64, pos Position, store uint64) u
 	_, _ = d.Write(b[:hashAt]) // a digest never fails
 	_, _ = d.Write(onStack[:8])
 	_, _ = d.Write(b[headerSize:covered])
-	return d.Sum64() ^ uint64(pos) ^ store
+	return bind(d.Sum64(), pos, store)
 }
 
 // codec verifies frames and records of one store.

@@ -53,7 +53,8 @@ func (b *Broker) retain(ctx context.Context) error {
 }
 
 // disposable says up to where segments may go, how much that is, and notes who
-// holds the first that may not.
+// holds the first that may not. Positions advance by capacity, so a segment
+// reaches to the base of the next one, and not to the end of its last frame.
 func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
 	all := b.log.Segments()
 	total := int64(0)
@@ -61,7 +62,7 @@ func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
 		total += s.Bytes
 	}
 	heldBy, held := "", int64(0)
-	for _, s := range all {
+	for i, s := range all[:len(all)-1] {
 		if !s.Sealed || !b.tooOld(s) && !b.tooMuch(total) {
 			break
 		}
@@ -75,7 +76,7 @@ func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
 			held += s.Bytes
 			continue
 		}
-		end, bytes, segments = s.End, bytes+s.Bytes, segments+1
+		end, bytes, segments = all[i+1].Base, bytes+s.Bytes, segments+1
 		total -= s.Bytes
 	}
 	b.upkeep.setHeld(heldBy, held)

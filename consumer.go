@@ -111,19 +111,36 @@ func (m *member) Subscribe(topic string, f Filter) error {
 	if f.err != nil {
 		return f.err
 	}
+	if err := m.maySubscribe(); err != nil {
+		return err // before a topic is made for nothing
+	}
 	t, err := m.b.topicNamed(context.Background(), topic)
 	if err != nil {
 		return err
 	}
 	m.b.members.Lock()
 	defer m.b.unlockMembers()
+	if err := m.maySubscribeLocked(); err != nil {
+		return err
+	}
+	return m.group.subscribe(m, t, f, m.from)
+}
+
+func (m *member) maySubscribe() error {
+	m.b.members.Lock()
+	defer m.b.members.Unlock()
+	return m.maySubscribeLocked()
+}
+
+// maySubscribeLocked says why the member cannot, if so. Broker.members is held.
+func (m *member) maySubscribeLocked() error {
 	if err := m.aliveLocked(); err != nil {
 		return err
 	}
 	if m.manual != nil {
 		return fmt.Errorf("%w: Subscribe after Assign", ErrInvalidArgument)
 	}
-	return m.group.subscribe(m, t, f, m.from)
+	return nil
 }
 
 // Group returns the name of the consumer's group.

@@ -150,6 +150,10 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 	if c.fullLocked() {
 		return claims, nil
 	}
+	// About maxOutBytes: one message may go beyond it, or a large one would
+	// never be handed out.
+	limit = len(claims) + min(limit-len(claims), c.owner.maxOut-c.out)
+	maxBytes = min(maxBytes, c.owner.maxOutBytes-c.bytes)
 	gone = c.passTrimmedLocked(gone)
 	var buf [64]consumequeue.Entry
 	mark := c.group.b.mark(c.queue.topic)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -28,6 +29,13 @@ func within(limit time.Duration, cond func() bool) bool {
 		<-time.After(time.Millisecond)
 	}
 	return true
+}
+
+// pass lets time go by in a synctest bubble, until all that happens by then has
+// happened.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }
 
 // written are options under which sends do not wait for the disk.
@@ -217,15 +225,23 @@ func newGate() *gate { return &gate{key: make(chan struct{})} }
 
 func (g *gate) handle(ctx context.Context, m *mq.Message) error {
 	_ = g.inbox.handle(ctx, m)
-	select {
-	case <-g.key:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := passing(ctx, g.key); err != nil {
+		return err
 	}
 	g.doneMu.Lock()
 	defer g.doneMu.Unlock()
 	g.done++
 	return nil
+}
+
+// passing waits in a handler for its gate, or for the end of the test.
+func passing(ctx context.Context, gate <-chan struct{}) error {
+	select {
+	case <-gate:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // open lets all messages pass, now and later.

@@ -175,6 +175,7 @@ func (c *PushConsumer) start(workers int) {
 	}
 	c.beating.Add(1)
 	go c.runPulse()
+	c.wakePulse() // the first messages may be there before any worker has parked
 }
 
 // stopWorkers is called once the member is closed and has no queues any more.

@@ -1,0 +1,70 @@
+package mq_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fences finds the code blocks of the README: language, text.
+var fences = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+
+// TestReadmeQuickStart builds the program that the README begins with, runs it
+// in an empty folder, and expects what the README says it prints. The second run
+// finds the store of the first, where everything is consumed.
+func TestReadmeQuickStart(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	blocks := fences.FindAllStringSubmatch(string(text), -1)
+	at := 0
+	for at < len(blocks) && blocks[at][1] != "go" {
+		at++
+	}
+	require.Less(t, at+1, len(blocks), "README.md: no Go block followed by its output")
+	program, want := blocks[at][2], blocks[at+1][2]
+
+	dir := t.TempDir()
+	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "quickstart")
+	if runtime.GOOS == "windows" {
+		binary += ".exe"
+	}
+	require.NoError(t, os.WriteFile(source, []byte(program), 0o600))
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, source) // here, in the module
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	for range 2 {
+		run := exec.CommandContext(t.Context(), binary)
+		run.Dir = dir
+		out, err = run.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Equal(t, want, string(out))
+	}
+}
+
+// TestDocumentLinks: every file that the documents link to is there.
+func TestDocumentLinks(t *testing.T) {
+	t.Parallel()
+	documents, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	decisions, err := filepath.Glob("docs/adr/*.md")
+	require.NoError(t, err)
+	documents = append(documents, decisions...)
+	documents = append(documents, "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
+	for _, document := range documents {
+		text, err := os.ReadFile(document)
+		require.NoError(t, err)
+		prose := fences.ReplaceAllString(string(text), "")
+		for _, m := range link.FindAllStringSubmatch(prose, -1) {
+			_, err := os.Stat(filepath.Join(filepath.Dir(document), m[1]))
+			require.NoError(t, err, "%s links to %s", document, m[1])
+		}
+	}
+}

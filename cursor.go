@@ -31,6 +31,10 @@ type cursor struct {
 	// queue.arrived.
 	armed atomic.Bool
 
+	// current is start, for workers that want to know between two messages
+	// whether theirs are still wanted. Changed under group.mu.
+	current atomic.Int64
+
 	// Guarded by group.mu.
 	owner   *member
 	start   coord.Position // the record that offsets count from; acks name it

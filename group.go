@@ -225,6 +225,7 @@ func (g *group) rewindLocked(c *cursor) {
 			c.startLocked(p.committed)
 		}
 	})
+	c.current.Store(int64(c.start))
 	c.redo, c.skipped, c.before = nil, nil, nil
 	c.out, c.bytes = 0, 0
 	g.retries.dropLocked(g, c)

@@ -209,14 +209,14 @@ func TestSlowHandlersRunAtOnce(t *testing.T) {
 				n := running.Add(1)
 				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 				}
-				<-time.After(time.Second)
+				<-time.After(100 * time.Millisecond)
 				running.Add(-1)
 				return nil
 			}, nil)
-			pass(100 * time.Millisecond)
+			pass(50 * time.Millisecond)
 			require.Equal(t, int64(20), running.Load())
-			pass(11 * time.Second)
-			require.Zero(t, lag(t, b, "G"), "200 messages, 20 at once, a second each")
+			pass(1100 * time.Millisecond)
+			require.Zero(t, lag(t, b, "G"), "200 messages, 20 at once, a tenth of a second each")
 			require.Equal(t, int64(20), most.Load())
 		})
 	}
@@ -257,7 +257,7 @@ func TestPrefetchBounds(t *testing.T) {
 					mu.Unlock()
 					return passing(ctx, free)
 				}, &o)
-				pass(time.Second)
+				pass(200 * time.Millisecond)
 				mu.Lock()
 				require.Equal(t, map[mq.QueueID]int{0: row.begun, 1: row.begun}, begun)
 				mu.Unlock()

@@ -162,10 +162,10 @@ func (c *cursor) passedLocked(claims []claim) {
 	c.finishedLocked(c.start, len(claims), bytes)
 }
 
-// handle calls the handler for the batch's items until none is left. Several
-// workers may be at it; each item is begun once.
+// handle calls the handler for the batch's items until none is left or wanted.
+// Several workers may be at it; each item is begun once.
 func (w *worker) handle(b *batch) {
-	for !w.c.halt.Load() {
+	for !w.c.halt.Load() && b.cursor.current.Load() == int64(b.start) {
 		i := int(b.next.Add(1)) - 1
 		if i >= len(b.items) {
 			return

@@ -28,7 +28,7 @@ func (l *Log) close() error {
 	l.syncMu.Unlock()
 	l.releaseAll(ErrClosed)
 	if err == nil {
-		l.retire()
+		l.retire(0)
 		err = l.tidy()
 	}
 	return errors.Join(err, l.abandonFiles())

@@ -27,7 +27,7 @@ func (l *Log) runPreparer() {
 		if l.Err() != nil {
 			l.releaseAll(l.Err())
 		}
-		l.retire()
+		l.retire(1)
 		l.prepareSuccessor()
 		l.tellSealed()
 	}

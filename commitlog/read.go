@@ -74,13 +74,13 @@ func (l *Log) readOne(rd *reader, ref Ref) (Record, error) {
 	if s == nil || pos >= written || pos < s.base()+segmentHeaderSize || pos%frameAlign != 0 {
 		return none, fmt.Errorf("%w: %d", ErrNotFound, pos)
 	}
-	rd.enter(s, s.bound(written))
+	rd.enter(s, s.bound(written), int64(written-nearBytes-s.base()))
 	off := int64(pos - s.base())
 	h, b, err := l.record(rd, off, ref.Size)
 	if err != nil {
 		return none, rd.explain(err, off, ref.Size == 0)
 	}
-	trusted := rd.view != nil && ref.Size != 0 && pos >= l.fresh
+	trusted := rd.mapped(off) && ref.Size != 0 && pos >= l.fresh
 	if !trusted {
 		if err := l.codec.checkRecord(h, b, pos); err != nil {
 			return none, rd.explain(err, off, ref.Size == 0)

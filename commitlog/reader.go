@@ -12,6 +12,11 @@ import (
 // more, aligned: some hundred small messages for one system call of 3 µs.
 const blockBytes = 64 << 10
 
+// nearBytes is how far behind the tail the mapping is read. Farther behind it is
+// the cache's turn, which is bounded: each page that is loaded from a mapping
+// becomes resident and stays so.
+const nearBytes = 32 << 20
+
 // reader gets bytes of one segment at a time, from where they are: the mapping;
 // a block of the cache; or, near the tail of a segment without mapping and for
 // records larger than a block, the file. Readers are reused.
@@ -20,6 +25,7 @@ type reader struct {
 	seg   *segment
 	view  []byte // mapped bytes of seg, under a reference
 	bound int64  // bytes of seg that are frames
+	near  int64  // bytes of the view from here on are used
 
 	block   *blockcache.Block // held
 	blockAt int64             // its offset in seg
@@ -53,10 +59,12 @@ func (r *reader) close() {
 	readerPool.Put(r)
 }
 
-// enter turns the reader to a segment, of which bound bytes may be read. The
+// enter turns the reader to a segment, of which bound bytes may be read, those
+// from near on through the mapping if there is one. The
 // reference it takes keeps the mapping: a segment that is sealed and synced
 // meanwhile is unmapped when the last reader leaves it.
-func (r *reader) enter(s *segment, bound int64) {
+func (r *reader) enter(s *segment, bound, near int64) {
+	r.near = near
 	if r.seg == s {
 		r.bound = bound
 		return
@@ -87,13 +95,16 @@ func (r *reader) dropBlock() {
 	}
 }
 
+// mapped tells whether bytes at off are loaded from the mapping.
+func (r *reader) mapped(off int64) bool { return r.view != nil && off >= r.near }
+
 // bytes returns [off, off+n) of the segment; the slice is valid until the next
 // call. errShort: there are not so many.
 func (r *reader) bytes(off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 || n > r.bound-off {
 		return nil, errShort
 	}
-	if r.view != nil {
+	if r.mapped(off) {
 		return r.view[off : off+n : off+n], nil
 	}
 	first, last := off/blockBytes, (off+n-1)/blockBytes

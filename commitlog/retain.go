@@ -9,14 +9,15 @@ import (
 )
 
 // retire puts sealed segments away whose every byte is synced: their mapping is
-// given up, so that resident memory stays bounded, the file is cut behind END,
-// and its descriptor may be closed.
-func (l *Log) retire() {
+// given up, the file is cut behind END, and its descriptor may be closed. The
+// newest keep of them stay as they are: readers a little behind the tail are in
+// the middle of them.
+func (l *Log) retire(keep int) {
 	l.housekeepMu.Lock()
 	defer l.housekeepMu.Unlock()
 	l.appendMu.Lock()
 	n := 0
-	for n < len(l.retiring) && l.retiring[n].base() < l.dirty[0].base() {
+	for n < len(l.retiring)-keep && l.retiring[n].base() < l.dirty[0].base() {
 		n++
 	}
 	done := l.retiring[:n:n]
@@ -75,7 +76,7 @@ func (l *Log) DropBefore(ctx context.Context, pos Position) error {
 	if err := l.Wait(ctx, end); err != nil {
 		return fmt.Errorf("commitlog: drop segments: %w", err)
 	}
-	l.retire() // what is dropped may have been sealed a moment ago
+	l.retire(0) // what is dropped may have been sealed a moment ago
 	l.housekeepMu.Lock()
 	defer l.housekeepMu.Unlock()
 	defer l.Poke()

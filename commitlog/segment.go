@@ -42,6 +42,8 @@ type segment struct {
 	stored    atomic.Int64 // when it was sealed, Unix ms
 	bytes     atomic.Int64 // allocated
 
+	released int64 // mapped pages below were let go; whoever leads a sync owns it
+
 	populateMu sync.Mutex // serialises Populate, which must stay ahead of the tail
 
 	// Protected by the handles' lock.
@@ -124,6 +126,24 @@ func (s *segment) release() error {
 		return fmt.Errorf("commitlog: unmap %s: %w", s.name, err)
 	}
 	return nil
+}
+
+// releaseStep is what is worth letting go before a sync: a lone sender that
+// syncs every frame never gets there.
+const releaseStep = 128 << 10
+
+// releaseTo lets the mapped pages below off go, which nobody stores to any more:
+// writing them back is far cheaper then (vfs.Mapping), and they do not count as
+// resident. Readers behind the tail fault some of them in again, 16 at a time.
+func (s *segment) releaseTo(off int64) {
+	off &^= pageBytes - 1 // the page of the tail stays
+	if s.view == nil || off-s.released < releaseStep || !s.retain() {
+		return
+	}
+	if s.mapping.Release(s.released, off-s.released) == nil {
+		s.released = off
+	}
+	_ = s.release() // the log holds another reference as long as the segment is dirty
 }
 
 // populateTo makes pages below to present, in steps, and tells whether it did

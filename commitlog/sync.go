@@ -157,6 +157,7 @@ func (l *Log) syncFiles() error {
 	l.batch = append(l.batch[:0], l.dirty...)
 	l.appendMu.Unlock()
 	for _, s := range l.batch {
+		s.releaseTo(min(int64(target-s.base()), s.limit))
 		if err := s.file.Sync(); err != nil {
 			// What the disk has is unknown from here on, and a second sync that
 			// succeeds would prove nothing: the kernel marks the pages clean.

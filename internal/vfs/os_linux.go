@@ -150,6 +150,24 @@ func touch(pages []byte, page int) (err error) {
 	return nil
 }
 
+// Release uses MADV_DONTNEED, which hands the dirty bits of a shared mapping to
+// the page cache and flushes the processors' tables once for the whole range. A
+// page that is written back while it is mapped takes a flush of its own, an
+// interrupt to every processor: with two of them a fifth of the machine at
+// 200 MB/s.
+func (m *mapped) Release(off, n int64) error {
+	page := int64(os.Getpagesize())
+	from := (off + page - 1) &^ (page - 1)
+	to := min((off+n)&^(page-1), int64(len(m.data)))
+	if off < 0 || from >= to {
+		return nil
+	}
+	if err := retry(func() error { return syscall.Madvise(m.data[from:to], syscall.MADV_DONTNEED) }); err != nil {
+		return fmt.Errorf("vfs: release %d bytes at %d: %w", n, off, err)
+	}
+	return nil
+}
+
 func (m *mapped) Reserve(off, n int64) []byte { return m.data[off : off+n : off+n] }
 func (m *mapped) Commit(off, n int64) error   { return nil }
 func (m *mapped) View(off, n int64) []byte    { return m.data[off : off+n : off+n] }

@@ -114,6 +114,11 @@ type Mapping interface {
 	// page is written to.
 	Populate(off, n int64) error
 
+	// Release takes the whole pages within [off, off+n) out of the mapping. They
+	// stay in the page cache, dirty as they were, and come back with a cheap fault
+	// when they are loaded. The writer stores nothing there any more.
+	Release(off, n int64) error
+
 	// Reserve returns n bytes, capacity n, to store what belongs at off. Their
 	// content is undefined: the caller fills all of them. Exactly one Commit with
 	// the same off and at most as many bytes, or none if the store is given up,

@@ -63,6 +63,9 @@ func (b *Broker) open() error {
 		b.recovery.Rebuilt = true
 	}
 	rebuild := err != nil || start.From == 0
+	if b.journal != nil {
+		b.journal.Forget() // it is folded, or of no use
+	}
 	if rebuild {
 		// Queue and key files without a checkpoint mean nothing.
 		if err := b.forget(); err != nil {
@@ -100,7 +103,10 @@ func (b *Broker) openIndexes() (err error) {
 		return nil // nothing to come back to
 	}
 	b.journal, err = journal.Open(b.path("journal"), b.opts.Logger)
-	if err != nil {
+	switch {
+	case errors.Is(err, journal.ErrVersion):
+		return fmt.Errorf("%w: %w", ErrVersion, err)
+	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	return nil

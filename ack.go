@@ -114,7 +114,7 @@ func (g *group) ack(m *member, q *queue, start coord.Position, spans []span) {
 	}
 	g.b.opts.Logger.Error("acknowledgement not stored, delivery stops", "group", g.name, "queue", q.name(), "err", g.b.noted(err))
 	g.mu.Lock()
-	m.halted = true
+	m.halted = !m.kind.pull // who asks for messages may still read them
 	g.mu.Unlock()
 }
 

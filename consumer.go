@@ -239,14 +239,20 @@ func (m *member) takeReadyLocked() *cursor {
 // signal is a channel of depth 1 of the goroutine's own.
 func (m *member) parkLocked(wake chan struct{}) {
 	m.parked = append(m.parked, wake)
+	m.restLocked()
+	m.group.mu.Unlock()
+	<-wake
+	m.group.mu.Lock()
+}
+
+// restLocked notes that a goroutine has nothing to do, and tells who waits until
+// none has.
+func (m *member) restLocked() {
 	m.running--
 	if m.running == 0 && m.quiet != nil {
 		close(m.quiet)
 		m.quiet = nil
 	}
-	m.group.mu.Unlock()
-	<-wake
-	m.group.mu.Lock()
 }
 
 func (m *member) wakeOneLocked() {

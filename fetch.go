@@ -2,6 +2,7 @@ package mq
 
 import (
 	"errors"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -81,9 +82,12 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 	return out
 }
 
-// fatal reports whether err is about the log and not about one record.
+// fatal reports whether err is not about one record: the log cannot be read at
+// all, or the system could not read just now. What was not read is not lost.
 func (f *fetcher) fatal(err error) bool {
-	return errors.Is(err, commitlog.ErrClosed) || !errors.Is(err, ErrCorrupt) && !errors.Is(err, commitlog.ErrNotFound)
+	var refused syscall.Errno
+	return errors.As(err, &refused) || errors.Is(err, commitlog.ErrClosed) ||
+		!errors.Is(err, ErrCorrupt) && !errors.Is(err, commitlog.ErrNotFound)
 }
 
 // reason is nil if retention dropped the message, else what is damaged.

@@ -225,10 +225,17 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) bool {
 	if delay < 0 {
 		return false
 	}
+	c.again(b, it, delay)
+	return true
+}
+
+// again has an item come again later, unless nobody waits for it any more.
+func (c *PushConsumer) again(b *batch, it *item, delay time.Duration) {
+	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if b.cursor.retired || b.start != b.cursor.start {
-		return true // nobody waits for it any more
+		return
 	}
 	d := due{at: time.Now().Add(delay), cursor: b.cursor, lane: b.lane, claim: it.claim}
 	d.claim.attempt++
@@ -236,5 +243,4 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) bool {
 		b.lane.waiting = true
 	}
 	g.retries.addLocked(g, d)
-	return true
 }

@@ -266,13 +266,13 @@ func (b *Broker) trimQueues() {
 }
 
 // firstFrom returns the first offset of the queue whose message lies at start
-// or behind it. Positions ascend along a queue; a hole counts as dropped.
+// or behind it. Positions ascend along a queue; a hole is as far as the message
+// behind it.
 func firstFrom(q *queue, start coord.Position) Offset {
 	low, high := q.entries.Min(), q.entries.End()
 	n := sort.Search(int(high-low), func(i int) bool {
-		var e [1]consumequeue.Entry
-		got, err := q.entries.Read(low+Offset(i), e[:])
-		return err == nil && got == 1 && e[0].Size != 0 && e[0].Position >= start
+		at, ok := positionOf(q, low+Offset(i))
+		return !ok || at >= start
 	})
 	return low + Offset(n)
 }

@@ -2,6 +2,7 @@ package mq
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
@@ -36,13 +37,20 @@ func (r *retries) addLocked(g *group, d due) {
 	r.armLocked(g)
 }
 
-// againLocked hands claims out again a little later: the log could not be read.
-func (r *retries) againLocked(g *group, c *cursor, claims []claim) {
-	at := time.Now().Add(readAgainAfter)
-	for _, cl := range claims {
-		heap.Push(&r.queue, due{at: at, cursor: c, claim: cl})
+// readLaterLocked hands claims out again a little later: the log could not be
+// read. In an ordered group nothing that follows may overtake them.
+func (c *cursor) readLaterLocked(claims []claim) {
+	g, at := c.group, time.Now().Add(readAgainAfter)
+	if c.lanes != nil {
+		c.redo = slices.Insert(c.redo, 0, claims...)
+		c.waiting = true
+		g.retries.addLocked(g, due{at: at, cursor: c, resume: true})
+		return
 	}
-	r.armLocked(g)
+	for _, cl := range claims {
+		heap.Push(&g.retries.queue, due{at: at, cursor: c, claim: cl})
+	}
+	g.retries.armLocked(g)
 }
 
 // armLocked sets the timer to what is due first.

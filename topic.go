@@ -171,7 +171,15 @@ func (b *Broker) UpdateTopic(name string, config TopicConfig) error {
 		return err
 	}
 	b.topicGrew(t)
-	return b.durable(ctx, end, Synced)
+	if err := b.durable(ctx, end, Synced); err != nil {
+		return err
+	}
+	// What was sent as Written between the two syncs woke consumers when it was
+	// not to be seen yet.
+	for _, q := range *t.queues.Load() {
+		q.arrived()
+	}
+	return nil
 }
 
 // changed returns the record that makes the topic what config says. The caller

@@ -90,7 +90,7 @@ func (w *worker) take() *batch {
 			return b
 		}
 	}
-	c.running--
+	c.restLocked()
 	return nil
 }
 
@@ -140,12 +140,15 @@ func (w *worker) fetchLocked(cur *cursor, limit int) fetched {
 		if !isClosed(got.err) {
 			g.b.opts.Logger.Error("messages cannot be read", "queue", cur.queue.name(), "err", got.err)
 		}
-		g.retries.againLocked(g, cur, claims)
+		cur.readLaterLocked(claims)
 		return fetched{}
 	}
 	cur.passedLocked(got.lost)
 	cur.passedLocked(got.unwanted)
-	g.ackSkippedLocked(cur)
+	g.ackSkippedLocked(cur) // lets group.mu go
+	if cur.retired || cur.start != start {
+		return fetched{}
+	}
 	return got
 }
 
@@ -179,9 +182,16 @@ func (w *worker) handle(b *batch) {
 // handleItem reports whether the item is consumed.
 func (w *worker) handleItem(b *batch, i int) bool {
 	it := &b.items[i]
-	if it.message == nil && !w.readAgain(b, it) {
-		b.state[i].Store(itemConsumed) // it is lost: reported, and passed over
-		return true
+	if it.message == nil {
+		switch lost, err := w.readAgain(b, it); {
+		case err != nil:
+			w.c.again(b, it, readAgainAfter)
+			b.state[i].Store(itemFailed)
+			return false
+		case lost:
+			b.state[i].Store(itemConsumed) // reported, and passed over
+			return true
+		}
 	}
 	err := w.call(it.message)
 	if err == nil {
@@ -206,16 +216,17 @@ func (w *worker) call(m *Message) (err error) {
 	return w.c.handler(w.c.ctx, m)
 }
 
-// readAgain reads an item whose message the handler has had already.
-func (w *worker) readAgain(b *batch, it *item) bool {
+// readAgain reads an item whose message the handler has had already. It may be
+// lost; an error says that it cannot be read now.
+func (w *worker) readAgain(b *batch, it *item) (lost bool, err error) {
 	all := Filter{} // it was wanted once
 	got := w.fetcher.fetch(b.cursor, b.start, &all, []claim{it.claim})
 	if len(got.messages) == 0 {
 		b.cursor.group.reportMissed(b.cursor.queue, got.gone)
-		return false
+		return got.err == nil, got.err
 	}
 	it.message = &got.messages[0]
-	return true
+	return false, nil
 }
 
 // leave ends this worker's part in the batch. The last one acknowledges what

@@ -1,6 +1,8 @@
 package mq_test
 
 import (
+	"bytes"
+	"go/ast"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +47,39 @@ func TestReadmeQuickStart(t *testing.T) {
 		out, err = run.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		require.Equal(t, want, string(out))
+	}
+}
+
+// TestInvariantsAreHeld: each invariant in ARCHITECTURE.md names a test, and
+// every test and mutant that it names is there.
+func TestInvariantsAreHeld(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	require.NoError(t, err)
+	_, text, _ = bytes.Cut(text, []byte("\n## Invariants\n"))
+	text, _, _ = bytes.Cut(text, []byte("\n## "))
+	mutants, err := os.ReadFile("internal/mutants/mutants.txt")
+	require.NoError(t, err)
+	tests := map[string]bool{}
+	for _, f := range sources(t) {
+		for _, decl := range f.ast.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && f.test {
+				tests[fn.Name.Name] = true
+			}
+		}
+	}
+	invariants := regexp.MustCompile(`(?m)^\d\. \*\*`).Split(string(text), -1)[1:]
+	require.Len(t, invariants, 9)
+	test, mutant := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`"), regexp.MustCompile("`([a-z0-9]+(?:-[a-z0-9]+)+)`")
+	for i, invariant := range invariants {
+		named := test.FindAllStringSubmatch(invariant, -1)
+		require.NotEmpty(t, named, "invariant %d", i+1)
+		for _, m := range named {
+			require.True(t, tests[m[1]], "invariant %d: no test %s", i+1, m[1])
+		}
+		for _, m := range mutant.FindAllStringSubmatch(invariant, -1) {
+			require.Contains(t, string(mutants), "["+m[1]+"]", "invariant %d", i+1)
+		}
 	}
 }
 

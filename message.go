@@ -54,7 +54,8 @@ type Message struct {
 	Offset Offset
 
 	// BornAt is when the message was first sent, StoredAt when it was stored.
-	// Both come from a clock of 2 ms; StoredAt never decreases along the log.
+	// Both come from a clock of 2 ms. StoredAt never decreases while the broker is
+	// open, however the system's clock is set.
 	BornAt   time.Time
 	StoredAt time.Time
 

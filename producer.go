@@ -147,8 +147,9 @@ func (p *Producer) SendBatch(ctx context.Context, ms []*Message) ([]SendResult, 
 // SendAsync returns an error, nothing was stored and callback is not called.
 //
 // It never waits for the disk, only for room in the log or for one of 65,536
-// callbacks (RocketMQ's limit of asynchronous sends), until ctx ends. See Send
-// for errors.
+// callbacks (RocketMQ's limit of asynchronous sends), until ctx ends. The first
+// message of a topic that is not there yet waits until that is made. See Send for
+// errors.
 func (p *Producer) SendAsync(ctx context.Context, m *Message, callback func(SendResult, error)) error {
 	var one [1]outgoing
 	if err := p.prepare(ctx, m, &one[0]); err != nil {
@@ -176,7 +177,8 @@ func (p *Producer) SendAsync(ctx context.Context, m *Message, callback func(Send
 
 // SendOneWay stores m and forgets about it: nobody is told when it is durable.
 // It never waits: ErrBackpressure says that the log has no room prepared, or
-// that 65,536 asynchronous sends are under way. See Send for other errors.
+// that 65,536 asynchronous sends are under way. Only the first message of a topic
+// that is not there yet waits until that is made. See Send for other errors.
 func (p *Producer) SendOneWay(m *Message) error {
 	ctx := context.Background()
 	var one [1]outgoing

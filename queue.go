@@ -105,7 +105,8 @@ func (b *Broker) OffsetAt(name Queue, t time.Time) (Offset, error) {
 	return b.offsetAt(q, t)
 }
 
-// offsetAt searches by halves: StoredAt never decreases along a queue. A
+// offsetAt searches by halves: StoredAt never decreases along a queue, unless the
+// system's clock was set back while the store was closed. A
 // message that cannot be read (damaged, or dropped meanwhile) counts as older,
 // so that the search goes on above it.
 func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {

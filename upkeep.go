@@ -115,8 +115,9 @@ func (u *upkeep) runCheckpoint() {
 	}
 }
 
-// runRetention drops what may go. Dropping needs a checkpoint above it, so what
-// is held by nothing else gets one.
+// runRetention drops what may go. Only what lies below the last checkpoint may,
+// and there is one after each sealed segment; where it failed, the segment waits
+// for the next.
 func (u *upkeep) runRetention() {
 	if u.b.log.Err() != nil {
 		return

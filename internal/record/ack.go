@@ -9,7 +9,6 @@ import "encoding/binary"
 //	+------+---------+---------+---------+-------+-------+---------------------+
 //
 // gap: from the end of the range before (0 for the first) to From; span: To-From.
-
 //
 // A push consumer acks what a batch of one queue got done: mostly one range, and
 // with concurrent handlers a few near each other, so gaps take a byte or two.

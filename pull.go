@@ -217,10 +217,11 @@ func (c *PullConsumer) Commit(ctx context.Context, ms ...*Message) error {
 	if err := c.b.alive(); err != nil {
 		return err
 	}
-	acks, err := c.polled()
+	take := c.polled
 	if len(ms) > 0 {
-		acks, err = c.delivered(ms)
+		take = func() ([]settled, error) { return c.delivered(ms) }
 	}
+	acks, err := take()
 	if err != nil || len(acks) == 0 {
 		return err
 	}

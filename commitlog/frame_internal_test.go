@@ -101,7 +101,11 @@ func TestFrameDamage(t *testing.T) {
 		{"size too large", []string{"a"}, 0, func(b []byte) []byte { binary.LittleEndian.PutUint32(b[4:], MaxFrameBytes+1); return b }, errHeader},
 		{"size", []string{"abc"}, 0, func(b []byte) []byte { b[4]--; return b }, errHash},
 		{"epoch forward", []string{"a"}, 0, func(b []byte) []byte { b[8]++; return b }, errHash},
-		{"epoch back", []string{"a"}, 0, func(b []byte) []byte { b[8]--; return b }, errEpoch},
+		{"epoch back", []string{"a"}, 0, func(b []byte) []byte {
+			b[8]-- // and sealed: a frame that was valid once
+			seal(b[:headerSize+4], headerSize+3, BodyHash([]byte("a")), testPos, testStore)
+			return b
+		}, errEpoch},
 		{"mark", []string{"a"}, 0, flip(12), errHash},
 		{"hash", []string{"a"}, 0, flip(16), errHash},
 		{"head", []string{"a"}, 0, flip(25), errHash},

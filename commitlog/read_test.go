@@ -163,6 +163,8 @@ func TestFailedWritePoisons(t *testing.T) {
 	_, _, err := tryPut(ctx, l, commitlog.Wait, "a")
 	require.ErrorIs(t, err, commitlog.ErrPoisoned)
 	assert.Equal(t, l.Start()+64, l.Written())
+	_, _, err = tryPut(ctx, l, commitlog.Wait, "b")
+	assert.ErrorIs(t, err, commitlog.ErrPoisoned, "nor does anything follow it")
 }
 
 func TestConcurrentAppendAndRead(t *testing.T) {

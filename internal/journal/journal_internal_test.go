@@ -169,17 +169,39 @@ func TestLibraryFails(t *testing.T) {
 // nobody can say what is on disk then, so the whole generation goes.
 func TestClosingFails(t *testing.T) {
 	t.Parallel()
+	for _, withdraw := range []bool{true, false} {
+		dir := t.TempDir()
+		broken := &brokenFS{FS: vfs.OS(), left: -1}
+		j, err := open(broken, dir, nil)
+		require.NoError(t, err)
+		require.NoError(t, j.Write(writeAll([]byte("old")), true))
+		err = j.Write(func(w io.Writer) error {
+			broken.left, broken.once = 1, true // chunks are synced, the closing record is not
+			_, err := w.Write([]byte("new"))
+			return err
+		}, true)
+		require.ErrorIs(t, err, errDisk)
+		if withdraw {
+			require.NoError(t, j.Withdraw())
+		}
+		require.NoError(t, j.Close())
+		k, err := Open(dir, nil)
+		require.NoError(t, err)
+		require.Nil(t, k.Last())
+		require.NoError(t, k.Close())
+	}
+}
+
+// TestWithdrawalFails: a withdrawal that may not be on disk is none, so the
+// checkpoint goes with its clean mark.
+func TestWithdrawalFails(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	broken := &brokenFS{FS: vfs.OS(), left: -1}
 	j, err := open(broken, dir, nil)
 	require.NoError(t, err)
 	require.NoError(t, j.Write(writeAll([]byte("old")), true))
-	err = j.Write(func(w io.Writer) error {
-		broken.left, broken.once = 1, true // chunks are synced, the closing record is not
-		_, err := w.Write([]byte("new"))
-		return err
-	}, true)
-	require.ErrorIs(t, err, errDisk)
+	broken.left, broken.once = 0, true // its sync
 	require.NoError(t, j.Withdraw())
 	require.NoError(t, j.Close())
 	k, err := Open(dir, nil)

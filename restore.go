@@ -1,0 +1,121 @@
+package mq
+
+import (
+	"errors"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// Queue files can be damaged like any others, and are not synced with the log.
+// An entry that does not lead to its message, or is a hole, is looked for in
+// the log, between its neighbours. Only what is not there is lost.
+
+// restore reads a message whose index entry does not lead to it.
+func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok bool) {
+	if f.dropped(q, cl) {
+		return m, false
+	}
+	f.b.restoreEntries(q, cl.offset, cl.offset+1)
+	var e [1]consumequeue.Entry
+	if n, err := q.entries.Read(cl.offset, e[:]); n == 0 || err != nil || e[0].Size == 0 {
+		return m, false
+	}
+	ref := [1]commitlog.Ref{{Position: e[0].Position, Size: e[0].Size}}
+	f.b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
+		var v record.View
+		if err == nil && decodeAs(q, cl.offset, r, &v) == nil && filter.matchTag(v.Tag) {
+			f.fill(&m, q, &v, r)
+			ok = true
+		}
+		return false
+	})
+	return m, ok
+}
+
+// restoreEntries looks for the messages of offsets from <= o < to and puts the
+// entries of those it finds right.
+func (b *Broker) restoreEntries(q *queue, from, to Offset) {
+	begin, end := b.log.Start(), b.log.Written()
+	if at, ok := neighbour(q, from-1, begin, end); ok {
+		begin = at
+	}
+	if at, ok := neighbour(q, to, begin, end); ok {
+		end = at
+	}
+	left := int64(to - from)
+	err := b.log.Scan(begin, end, func(r commitlog.Record) error {
+		var v record.View
+		if record.KindOf(r.Payload) != record.KindMessage || record.DecodeMessage(r.Payload, &v) != nil ||
+			v.Topic != q.topic.id || v.Queue != q.id || v.Offset < from || v.Offset >= to {
+			return nil
+		}
+		e := consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(v.Tag))}
+		if err := q.entries.Patch(v.Offset, e); err != nil {
+			b.opts.Logger.Warn("queue entry not restored", "queue", q.name(), "offset", v.Offset, "err", err)
+		}
+		if left--; left == 0 {
+			return errStopScan
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errStopScan) {
+		b.opts.Logger.Warn("scan for queue entries", "queue", q.name(), "from", from, "to", to, "err", err)
+	}
+}
+
+var errStopScan = errors.New("mq: scan ended")
+
+// neighbour returns the position of a neighbouring entry that can be true.
+func neighbour(q *queue, off Offset, from, to coord.Position) (coord.Position, bool) {
+	var e [1]consumequeue.Entry
+	if off < q.entries.Min() || off >= q.entries.End() {
+		return 0, false
+	}
+	n, err := q.entries.Read(off, e[:])
+	if err != nil || n == 0 || e[0].Size == 0 || e[0].Position < from || e[0].Position >= to {
+		return 0, false
+	}
+	return e[0].Position, true
+}
+
+// maxHoles is how many holes in a row one scan of the log is made for.
+const maxHoles = 1 << 16
+
+// fillHolesLocked looks for the messages of the holes that the cursor stands
+// before. group.mu is let go meanwhile; the cursor waits. Holes that stay are
+// passed over as missed.
+func (c *cursor) fillHolesLocked() {
+	if !c.hole {
+		return
+	}
+	g, from := c.group, c.next
+	c.hole, c.waiting = false, true
+	g.mu.Unlock()
+	to := endOfHoles(c.queue, from)
+	g.b.restoreEntries(c.queue, from, to)
+	g.mu.Lock()
+	c.waiting = false
+	c.sound = max(c.sound, to)
+	c.scheduleLocked() // arrivals meanwhile, or another owner
+}
+
+// endOfHoles returns the offset behind the run of holes that begins at off.
+func endOfHoles(q *queue, off Offset) Offset {
+	var buf [256]consumequeue.Entry
+	for limit := off + maxHoles; off < limit; {
+		n, err := q.entries.Read(off, buf[:])
+		if err != nil || n == 0 {
+			return off + 1
+		}
+		for i := range buf[:n] {
+			if buf[i].Size != 0 {
+				return off + Offset(i)
+			}
+		}
+		off += Offset(n)
+	}
+	return off
+}

@@ -98,24 +98,32 @@ func (g *group) ackOne(q *queue, start coord.Position, spans []span) (coord.Posi
 	})
 }
 
-// ack logs what m is done with. What comes from before a reset is dropped
-// silently: its messages come again, or were skipped on purpose. When the log
-// takes no more acks the member gets no more messages.
-func (g *group) ack(m *member, q *queue, start coord.Position, spans []span) {
+// ack logs that the group is done with spans of the cursor's queue, which m
+// handled. What comes from before a reset is dropped silently: its messages come
+// again, or were skipped on purpose. What cannot be stored now, for want of
+// room, is stored later. A poisoned log stores nothing any more: then m gets no
+// more messages.
+func (g *group) ack(m *member, c *cursor, start coord.Position, spans []span) {
 	if len(spans) == 0 {
 		return
 	}
-	end, err := g.ackOne(q, start, spans)
+	end, err := g.ackOne(c.queue, start, spans)
 	if err == nil && m.acks == Synced {
 		err = g.b.log.Wait(context.Background(), end)
 	}
 	if err == nil || errors.Is(err, ErrStale) || isClosed(err) {
 		return
 	}
-	g.b.opts.Logger.Error("acknowledgement not stored, delivery stops", "group", g.name, "queue", q.name(), "err", g.b.noted(err))
+	g.b.opts.Logger.Error("acknowledgement not stored", "group", g.name, "queue", c.queue.name(), "err", g.b.noted(err))
 	g.mu.Lock()
-	m.halted = !m.kind.pull // who asks for messages may still read them
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrPoisoned):
+		m.halted = !m.kind.pull // who asks for messages may still read them
+	case start == c.start && !c.retired:
+		c.skipped = append(c.skipped, spans...)
+		g.ackLaterLocked(c, readAgainAfter)
+	}
 }
 
 // skipAckEvery is how many skipped offsets are acknowledged alone; fewer travel
@@ -128,19 +136,28 @@ func (g *group) ackSkippedLocked(c *cursor) {
 	n := c.skippedCountLocked()
 	if n >= skipAckEvery {
 		g.flushSkippedLocked(c)
-	} else if n > 0 && !c.ackDue {
+	} else if n > 0 {
+		g.ackLaterLocked(c, g.b.opts.SyncEvery)
+	}
+}
+
+// ackLaterLocked has what c skipped acknowledged after a while.
+func (g *group) ackLaterLocked(c *cursor, after time.Duration) {
+	if !c.ackDue {
 		c.ackDue = true
-		g.retries.addLocked(g, due{at: time.Now().Add(g.b.opts.SyncEvery), cursor: c, ack: true})
+		g.retries.addLocked(g, due{at: time.Now().Add(after), cursor: c, ack: true})
 	}
 }
 
 // flushSkippedLocked acknowledges what c skipped. group.mu is let go meanwhile.
+// Without an owner it travels with an acknowledgement of the next one.
 func (g *group) flushSkippedLocked(c *cursor) {
-	spans, start, owner := joinSpans(c.takeSkippedLocked()), c.start, c.owner
-	if len(spans) == 0 || owner == nil {
+	owner, start := c.owner, c.start
+	if owner == nil {
 		return
 	}
+	spans := joinSpans(c.takeSkippedLocked())
 	g.mu.Unlock()
-	g.ack(owner, c.queue, start, spans)
+	g.ack(owner, c, start, spans)
 	g.mu.Lock()
 }

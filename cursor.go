@@ -41,6 +41,8 @@ type cursor struct {
 	next    Offset         // first offset not yet handed out
 	done    []span         // acknowledged ahead of next before the cursor began
 	redo    []claim        // to be handed out before next: due retries, and what was given back
+	sound   Offset         // holes below are real: the log was searched for their messages
+	hole    bool           // next is one that was not searched for yet
 	skipped []span         // filtered out or missing, not yet in an ack
 	out     int            // messages handed out and not acknowledged
 	bytes   int64          // their size in the log
@@ -177,6 +179,10 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 				break
 			}
 			off := c.next
+			if buf[i].Size == 0 && off >= c.sound && !c.doneLocked(off) {
+				c.hole = true // what came before it first
+				return claims, gone
+			}
 			c.next++
 			scanned++
 			switch {
@@ -230,10 +236,20 @@ func (c *cursor) passTrimmedLocked(gone []missed) []missed {
 // unreadableLocked waits a little before it looks at the queue's file again. It
 // never goes past what it cannot read: the messages are in the log.
 func (c *cursor) unreadableLocked(err error) {
-	g := c.group
-	g.b.opts.Logger.Error("queue entries cannot be read", "queue", c.queue.name(), "offset", c.next, "err", err)
+	c.group.b.opts.Logger.Error("queue entries cannot be read", "queue", c.queue.name(), "offset", c.next, "err", err)
+	c.pauseLocked()
+}
+
+// againLocked takes claims back whose messages could not be read, and waits a
+// little: nothing overtakes them meanwhile.
+func (c *cursor) againLocked(claims []claim) {
+	c.redo = slices.Insert(c.redo, 0, claims...)
+	c.pauseLocked()
+}
+
+func (c *cursor) pauseLocked() {
 	c.waiting = true
-	g.retries.addLocked(g, due{at: time.Now().Add(readAgainAfter), cursor: c, resume: true})
+	c.group.retries.addLocked(c.group, due{at: time.Now().Add(readAgainAfter), cursor: c, resume: true})
 }
 
 // missLocked notes that the group goes past s although it wanted it.

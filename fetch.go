@@ -7,7 +7,6 @@ import (
 	"unsafe"
 
 	"github.com/pocketmq/mq/commitlog"
-	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
 	"github.com/pocketmq/mq/internal/record"
 )
@@ -155,69 +154,4 @@ func (f *fetcher) copy(text, body []byte) (string, []byte) {
 	// The bytes under the string are written once, above, and never again: the
 	// body that the receiver may change begins behind them.
 	return unsafe.String(unsafe.SliceData(mem), len(text)), own
-}
-
-// restore looks for a message whose index entry does not lead to it: in the
-// log, between its neighbours. Queue files are not synced with the log, so
-// after damage to them this is where an entry comes from.
-func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok bool) {
-	if f.dropped(q, cl) {
-		return m, false
-	}
-	entry, found := f.b.searchEntry(q, cl.offset)
-	if !found {
-		return m, false
-	}
-	if err := q.entries.Patch(cl.offset, entry); err != nil {
-		f.b.opts.Logger.Warn("queue entry not restored", "queue", q.name(), "offset", cl.offset, "err", err)
-	}
-	ref := [1]commitlog.Ref{{Position: entry.Position, Size: entry.Size}}
-	f.b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
-		var v record.View
-		if err == nil && decodeAs(q, cl.offset, r, &v) == nil && filter.matchTag(v.Tag) {
-			f.fill(&m, q, &v, r)
-			ok = true
-		}
-		return false
-	})
-	return m, ok
-}
-
-// searchEntry scans the log between the neighbours of off for its record.
-func (b *Broker) searchEntry(q *queue, off Offset) (e consumequeue.Entry, found bool) {
-	from, to := b.log.Start(), b.log.Written()
-	if at, ok := neighbour(q, off-1, from, to); ok {
-		from = at
-	}
-	if at, ok := neighbour(q, off+1, from, to); ok {
-		to = at
-	}
-	err := b.log.Scan(from, to, func(r commitlog.Record) error {
-		var v record.View
-		if record.KindOf(r.Payload) == record.KindMessage && decodeAs(q, off, r, &v) == nil {
-			e = consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(v.Tag))}
-			found = true
-			return errStopScan
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errStopScan) {
-		b.opts.Logger.Warn("scan for a queue entry", "queue", q.name(), "offset", off, "err", err)
-	}
-	return e, found
-}
-
-var errStopScan = errors.New("mq: scan ended")
-
-// neighbour returns the position of a neighbouring entry that can be true.
-func neighbour(q *queue, off Offset, from, to coord.Position) (coord.Position, bool) {
-	var e [1]consumequeue.Entry
-	if off < q.entries.Min() || off >= q.entries.End() {
-		return 0, false
-	}
-	n, err := q.entries.Read(off, e[:])
-	if err != nil || n == 0 || e[0].Size == 0 || e[0].Position < from || e[0].Position >= to {
-		return 0, false
-	}
-	return e[0].Position, true
 }

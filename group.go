@@ -130,6 +130,9 @@ func (b *Broker) join(m *member) error {
 // Broker.members is held.
 func (b *Broker) leave(m *member) {
 	g := m.group
+	if len(g.members) == 1 {
+		g.ackAllSkipped(m)
+	}
 	delete(b.consumers, m)
 	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
 	g.mu.Lock()
@@ -141,6 +144,20 @@ func (b *Broker) leave(m *member) {
 		g.idle = time.Now()
 	}
 	g.rebalance()
+}
+
+// ackAllSkipped acknowledges what the group's cursors skipped, before they go.
+func (g *group) ackAllSkipped(m *member) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, gt := range g.topics {
+		for _, c := range gt.cursors {
+			spans, start := joinSpans(c.takeSkippedLocked()), c.start
+			g.mu.Unlock()
+			g.ack(m, c, start, spans)
+			g.mu.Lock()
+		}
+	}
 }
 
 // ensureGroup returns the group, creating it if need be.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
@@ -23,7 +24,7 @@ const (
 
 // own makes the directory and takes its lock.
 func (b *Broker) own() error {
-	if err := b.fs.MkdirAll(b.dir); err != nil {
+	if err := b.makeDirectory(); err != nil {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	if info, err := os.Stat(b.dir); err != nil {
@@ -40,6 +41,31 @@ func (b *Broker) own() error {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	b.lock = lock
+	return nil
+}
+
+// makeDirectory makes the directory and what is missing above it, durably: a
+// store whose name a power cut takes back is lost with all that was synced.
+func (b *Broker) makeDirectory() error {
+	dir, err := filepath.Abs(b.dir)
+	if err != nil {
+		return err
+	}
+	var parents []string // of what is missing, from the inside out
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); err == nil || d == filepath.Dir(d) {
+			break
+		}
+		parents = append(parents, filepath.Dir(d))
+	}
+	if err := b.fs.MkdirAll(b.dir); err != nil {
+		return err
+	}
+	for _, parent := range slices.Backward(parents) {
+		if err := b.fs.SyncDir(parent); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -102,6 +128,9 @@ func (b *Broker) openIndexes() (err error) {
 	if b.dir == "" {
 		return nil // nothing to come back to
 	}
+	if err := b.missJournal(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
 	b.journal, err = journal.Open(b.path("journal"), b.opts.Logger)
 	switch {
 	case errors.Is(err, journal.ErrVersion):
@@ -110,6 +139,18 @@ func (b *Broker) openIndexes() (err error) {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	return nil
+}
+
+// missJournal makes the names of the store's folders durable, and notes if a
+// log is there without its journal: every store that was ever opened has one.
+func (b *Broker) missJournal() error {
+	logs, err := b.fs.List(b.path("commitlog"))
+	if err != nil {
+		return err
+	}
+	_, err = b.fs.List(b.path("journal"))
+	b.recovery.Rebuilt = len(logs) > 0 && errors.Is(err, fs.ErrNotExist)
+	return b.fs.SyncDir(b.dir)
 }
 
 func (b *Broker) openFolders() (err error) {
@@ -135,7 +176,7 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 		FS: b.fs, Dir: b.path("commitlog"), Mmap: !b.opts.DisableMmap,
 		SegmentBytes: b.opts.SegmentBytes,
 		SyncEvery:    b.opts.SyncEvery, SyncBytes: syncBytes,
-		CacheBytes: b.opts.CacheBytes,
+		CacheBytes: max(b.opts.CacheBytes, 1), // -1: as little as works
 		HeadLen:    record.HeadLen,
 		Allow:      b.allow,
 		Sealed:     b.upkeep.wantCheckpoint,
@@ -186,6 +227,7 @@ func openError(err error) error {
 
 // begin turns a store that is read into one that is written.
 func (b *Broker) begin() error {
+	b.state.settleEnds()
 	b.trimQueues()
 	if b.journal != nil {
 		// From here on the log may run ahead of what the journal calls its end.

@@ -172,6 +172,10 @@ func (c *PullConsumer) wait(ctx context.Context, wake chan struct{}) {
 
 // takeLocked hands out the cursor's next messages and lets group.mu go.
 func (c *PullConsumer) takeLocked(f *fetcher, cur *cursor, max int) ([]*Message, error) {
+	if cur.fillHolesLocked(); cur.owner != c.member {
+		c.group.mu.Unlock()
+		return nil, nil
+	}
 	g, filter, start := c.group, cur.topic.filter, cur.start
 	claims, gone := cur.claimLocked(nil, min(max, maxPoll), maxPollBytes)
 	reading, era := offsetsOf(claims), cur.era

@@ -132,7 +132,7 @@ func (c *PushConsumer) beat() bool {
 func (c *PushConsumer) ackEarly(b *batch) {
 	spans, n, bytes := b.consumed(nil)
 	g := c.group
-	g.ack(c.member, b.cursor.queue, b.start, spans)
+	g.ack(c.member, b.cursor, b.start, spans)
 	g.mu.Lock()
 	b.cursor.finishedLocked(b.start, n, bytes)
 	g.mu.Unlock()

@@ -2,7 +2,6 @@ package mq
 
 import (
 	"container/heap"
-	"slices"
 	"time"
 )
 
@@ -27,7 +26,7 @@ type due struct {
 	resume bool  // set: the cursor looks at its queue again
 }
 
-// readAgainAfter is when messages that could not be read are tried again
+// readAgainAfter is when what could not be read or stored is tried again
 // (RocketMQ's pullTimeDelayMillsWhenException).
 const readAgainAfter = time.Second
 
@@ -35,22 +34,6 @@ const readAgainAfter = time.Second
 func (r *retries) addLocked(g *group, d due) {
 	heap.Push(&r.queue, d)
 	r.armLocked(g)
-}
-
-// readLaterLocked hands claims out again a little later: the log could not be
-// read. In an ordered group nothing that follows may overtake them.
-func (c *cursor) readLaterLocked(claims []claim) {
-	g, at := c.group, time.Now().Add(readAgainAfter)
-	if c.lanes != nil {
-		c.redo = slices.Insert(c.redo, 0, claims...)
-		c.waiting = true
-		g.retries.addLocked(g, due{at: at, cursor: c, resume: true})
-		return
-	}
-	for _, cl := range claims {
-		heap.Push(&g.retries.queue, due{at: at, cursor: c, claim: cl})
-	}
-	g.retries.armLocked(g)
 }
 
 // armLocked sets the timer to what is due first.

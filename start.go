@@ -100,7 +100,7 @@ func (g *group) appendStart(t *topic, at Whence, byTime []Offset, reset bool) (c
 		var r *record.Start
 		var kept []record.Ack
 		var err error
-		b.log.Exclusive(func() { r, kept, err = g.newStart(t, at, byTime, reset, b.log.Written()) })
+		b.log.Exclusive(func() { r, kept, err = g.newStart(t, at, byTime, reset, b.log.Written()+commitlog.HeaderBytes) })
 		if err != nil {
 			return 0, err
 		}

@@ -298,6 +298,9 @@ func (sub *subscription) progress(q QueueID) *progress {
 
 // applyAck folds an ack. One that counts from an older start than the group's
 // means nothing any more: false.
+//
+// It leaves the ends of queues alone: in a checkpoint acks may be ahead of
+// them, and their messages are replayed afterwards. See settleEnds.
 func (s *state) applyAck(a *record.Ack) bool {
 	g, t := s.groups[a.Group], s.topics[a.Topic]
 	if g == nil || t == nil {
@@ -312,10 +315,25 @@ func (s *state) applyAck(a *record.Ack) bool {
 	for _, r := range a.Ranges {
 		s.acked += p.add(r)
 	}
-	// What was acked was there: its offset is never given out again, although
-	// the message itself may be lost to damage.
-	if n := len(a.Ranges); n > 0 {
-		(*t.queues.Load())[a.Queue].entries.Advance(a.Ranges[n-1].To)
-	}
 	return true
+}
+
+// settleEnds runs when everything is folded. What was acked was there: its
+// offset is never given out again, although the message itself may be lost to
+// damage.
+func (s *state) settleEnds() {
+	for _, g := range s.groups {
+		for id, sub := range g.subs {
+			queues := *s.topics[id].queues.Load()
+			for q := range min(len(sub.queues), len(queues)) {
+				p := &sub.queues[q]
+				end := p.committed
+				if n := len(p.ahead); n > 0 {
+					end = p.ahead[n-1].To
+				}
+				queues[q].entries.Advance(end)
+			}
+		}
+	}
+	s.acked = 0 // Stats counts from opening
 }

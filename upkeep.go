@@ -23,6 +23,7 @@ type upkeep struct {
 	quit       chan struct{}
 	done       sync.WaitGroup
 
+	failed       bool         // the last checkpoint: it is tried again; run's own
 	checkpointed atomic.Int64 // position that the last synced checkpoint starts at
 	checkpoints  atomic.Int64
 	dropped      atomic.Int64
@@ -85,6 +86,9 @@ func (u *upkeep) run() {
 			u.tellPoisoned(err)
 		case <-u.retain:
 		case <-timer.C:
+			if u.failed {
+				u.runCheckpoint()
+			}
 		case <-u.quit:
 			select {
 			case err := <-u.poison:
@@ -94,7 +98,7 @@ func (u *upkeep) run() {
 			return
 		}
 		u.runRetention()
-		if len(u.b.log.Segments()) > 1 {
+		if u.failed || len(u.b.log.Segments()) > 1 {
 			timer.Reset(retainEvery)
 		}
 	}
@@ -110,6 +114,7 @@ func (u *upkeep) tellPoisoned(err error) {
 func (u *upkeep) runCheckpoint() {
 	err := u.b.checkpoint(false)
 	u.warn("checkpoint", err)
+	u.failed = err != nil
 	if err == nil {
 		u.keepReserve()
 	}

@@ -119,6 +119,9 @@ func (w *worker) takeFromLocked(cur *cursor) *batch {
 // fetchLocked claims messages of the cursor and reads them. What is not to be
 // handled is settled here: filtered out, damaged, or not to be read at all.
 func (w *worker) fetchLocked(cur *cursor, limit int) fetched {
+	if cur.fillHolesLocked(); cur.owner != w.c.member {
+		return fetched{}
+	}
 	g, filter, start := cur.group, cur.topic.filter, cur.start
 	claims, gone := cur.claimLocked(w.claims[:0], limit, slabBytes)
 	w.claims = claims
@@ -140,7 +143,7 @@ func (w *worker) fetchLocked(cur *cursor, limit int) fetched {
 		if !isClosed(got.err) {
 			g.b.opts.Logger.Error("messages cannot be read", "queue", cur.queue.name(), "err", got.err)
 		}
-		cur.readLaterLocked(claims)
+		cur.againLocked(claims)
 		return fetched{}
 	}
 	cur.passedLocked(got.lost)
@@ -251,7 +254,7 @@ func (w *worker) leave(b *batch) {
 	var bytes int64
 	spans, n, bytes = b.consumed(spans)
 	w.spans = spans
-	g.ack(c.member, b.cursor.queue, b.start, spans)
+	g.ack(c.member, b.cursor, b.start, spans)
 	g.mu.Lock()
 	b.cursor.finishedLocked(b.start, n, bytes)
 	b.cursor.backLocked(b, rest)

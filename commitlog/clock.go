@@ -49,15 +49,15 @@ func (c *clock) advance() {
 	}
 }
 
-// runClock ticks while the clock is asked, until stop is closed.
-func (c *clock) runClock(stop <-chan struct{}) {
+// runClock ticks while the clock is asked, until the log is closed.
+func (l *Log) runClock() {
 	for {
 		select {
-		case <-stop:
+		case <-l.stopC:
 			return
-		case <-c.start:
+		case <-l.clock.start:
 		}
-		if !c.tickUntilIdle(stop) {
+		if !l.clock.tickUntilIdle(l.stopC) {
 			return
 		}
 	}

@@ -54,6 +54,10 @@ const (
 	behindUnknown = 1<<32 - 1
 )
 
+// HeaderBytes is how far behind the start of a frame of several its first record
+// begins.
+const HeaderBytes = headerSize
+
 // MaxFrameBytes is the largest frame.
 const MaxFrameBytes = 16 << 20
 

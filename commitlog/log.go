@@ -137,7 +137,7 @@ func (l *Log) run() {
 	l.running.Go(l.runPopulator)
 	l.running.Go(l.runPreparer)
 	l.running.Go(l.runSyncer)
-	l.running.Go(func() { l.clock.runClock(l.stopC) })
+	l.running.Go(l.runClock)
 }
 
 // Written returns the end of what is written: where the next frame goes.

@@ -183,8 +183,8 @@ func (c *checker) resolve(q checkedQueue, offsets []Offset, refs []commitlog.Ref
 			err = decodeAs(q.queue, offsets[i], r, &v)
 		}
 		switch {
-		case offsets[i] < q.entries.Min() || q.topic.deleted.Load(): // dropped meanwhile
-			return true
+		case refs[i].Position < c.b.log.Start() || offsets[i] < q.entries.Min() || q.topic.deleted.Load():
+			return true // dropped meanwhile
 		case err != nil:
 			c.flaw("%v offset %d, position %d: %v", q.name(), offsets[i], refs[i].Position, err)
 		case entries[i].Tag != tagHash(string(v.Tag)) || entries[i].Size != r.Size:

@@ -84,8 +84,10 @@ func (m *Message) HeadSize() (int, error) {
 	for _, k := range m.Keys {
 		names += keyField + len(k)
 	}
-	for k, v := range m.Properties {
-		names += propertyField + len(k) + len(v)
+	if len(m.Properties) > 0 { // starting to range over none costs more than all of the above
+		for k, v := range m.Properties {
+			names += propertyField + len(k) + len(v)
+		}
 	}
 	if names > MaxNames {
 		return 0, tooLong("keys and properties", names, MaxNames)

@@ -80,10 +80,21 @@ func (b *Broker) path(name string) string {
 // open brings the folds to the end of the log: from the last checkpoint and
 // what was appended behind it, or from the log alone.
 func (b *Broker) open() error {
+	store, segments, err := commitlog.Probe(b.fs, b.path("commitlog"))
+	if err != nil {
+		return openError(err)
+	}
 	if err := b.openIndexes(); err != nil {
 		return err
 	}
 	start, err := b.restore()
+	if err == nil && start.From > 0 && segments == 0 {
+		return fmt.Errorf("%w: the log is gone, of which the journal knows %d bytes", ErrCorrupt, start.Synced)
+	}
+	if err == nil && start.From > 0 && store != 0 && store != b.storeID {
+		err = fmt.Errorf("%w: the journal is of store %016x, the log of %016x", ErrCorrupt, b.storeID, store)
+		start = commitlog.Start{}
+	}
 	if err != nil {
 		b.opts.Logger.Warn("checkpoint cannot be used, folding the whole log", "err", err)
 		b.recovery.Rebuilt = true
@@ -197,11 +208,10 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 		return openError(err)
 	}
 	b.log = log
-	if b.storeID != 0 && b.storeID != log.StoreID() {
-		return fmt.Errorf("%w: the journal is of store %016x, the log of %016x", ErrCorrupt, b.storeID, log.StoreID())
-	}
 	if rebuild {
-		if err := log.Scan(log.Start(), log.Written(), b.state.applyContent); err != nil {
+		// Damage is in found already, and no reason not to open.
+		err := log.Scan(log.Start(), log.Written(), b.state.applyContent)
+		if err != nil && !errors.Is(err, ErrCorrupt) {
 			return openError(err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"time"
+
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
 func (r *recovery) now() int64 { return time.Now().UnixMilli() }
@@ -45,6 +47,38 @@ func (r *recovery) load() error {
 	r.identify(damaged)
 	r.proven = max(r.start.From, r.start.Synced)
 	return nil
+}
+
+// Probe looks at the log in dir before anything is changed, there or beside it.
+// It returns how many segments there are and whose they are, 0 if no header
+// says it. ErrVersion means that Open would refuse the log.
+func Probe(fsys vfs.FS, dir string) (store uint64, segments int, err error) {
+	r := &recovery{opts: Options{FS: fsys, Dir: dir}, handles: &handles{fs: fsys}}
+	defer func() { err = errors.Join(err, r.handles.close()) }()
+	entries, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("commitlog: list segments: %w", err)
+	}
+	for _, e := range entries {
+		base, ok := parseSegmentName(e.Name)
+		if !ok || e.Dir {
+			continue
+		}
+		segments++
+		s := &segment{name: segmentName(dir, base)}
+		s.header.base = base
+		h, err := r.loadHeader(s)
+		if errors.Is(err, ErrVersion) {
+			return 0, 0, fmt.Errorf("commitlog: open %s: %w", s.name, err)
+		}
+		if err == nil && store == 0 {
+			store = h.store
+		}
+	}
+	return store, segments, nil
 }
 
 // loadHeaders reads the header of every segment, and returns the segments that

@@ -1,0 +1,286 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/vfs"
+)
+
+// missedCount counts what Hooks.Missed is told, by offset.
+type missedCount struct {
+	missedMu sync.Mutex // protects times
+	times    map[Offset]int
+}
+
+func (m *missedCount) hook(info MissedInfo) {
+	m.missedMu.Lock()
+	defer m.missedMu.Unlock()
+	if m.times == nil {
+		m.times = map[Offset]int{}
+	}
+	for off := info.From; off < info.To; off++ {
+		m.times[off]++
+	}
+}
+
+// requireOnce checks that exactly from <= offset < to were told, once each.
+func (m *missedCount) requireOnce(t *testing.T, from, to Offset) {
+	t.Helper()
+	m.missedMu.Lock()
+	defer m.missedMu.Unlock()
+	require.Len(t, m.times, int(to-from))
+	for off := from; off < to; off++ {
+		require.Equal(t, 1, m.times[off], "offset %d", off)
+	}
+}
+
+// countReads counts reads of the log's files. What is delivered comes from the
+// mapping: only scans read.
+func countReads(fs *testFS) *atomic.Int64 {
+	var reads atomic.Int64
+	hook := func() error {
+		reads.Add(1)
+		return nil
+	}
+	fs.read.Store(&hook)
+	return &reads
+}
+
+// pollAll takes messages until there are no more.
+func pollAll(t *testing.T, c *PullConsumer) (bodies []string) {
+	t.Helper()
+	for got := pollNow(t, c); len(got) > 0; got = pollNow(t, c) {
+		bodies = append(bodies, got...)
+	}
+	return bodies
+}
+
+// TestZeroedQueueFile: entries that a queue file lost are looked for in the log,
+// all of a run in one scan, and put back. Nothing is missed, nothing overtaken.
+func TestZeroedQueueFile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var missed missedCount
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, Hooks: &Hooks{Missed: missed.hook}})
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		_, err = p.SendBatch(t.Context(), batchTo(1100))
+		require.NoError(t, err)
+		require.NoError(t, b.checkpoint(false))
+		zeroEntries(t, fs, 100, 400)
+
+		reads := countReads(fs)
+		require.Equal(t, numbersTo(1100), pollAll(t, subscribed(t, b, "G")))
+		require.Equal(t, int64(1), reads.Swap(0), "one scan reads the whole log at once")
+		require.Equal(t, numbersTo(1100), pollAll(t, subscribed(t, b, "Other")))
+		require.Zero(t, reads.Load(), "the file is whole again")
+		require.Zero(t, b.Stats().Missed)
+		missed.requireOnce(t, 0, 0)
+		require.NoError(t, b.Close())
+	})
+}
+
+// zeroEntries overwrites entries of the only queue file.
+func zeroEntries(t *testing.T, fs *testFS, from, to int64) {
+	t.Helper()
+	dir := "consumequeue"
+	for {
+		list, err := fs.List(dir)
+		require.NoError(t, err)
+		require.Len(t, list, 1, dir)
+		dir = filepath.Join(dir, list[0].Name)
+		if !list[0].Dir {
+			break
+		}
+	}
+	f, err := fs.Open(dir)
+	require.NoError(t, err)
+	_, err = f.WriteAt(make([]byte, (to-from)*consumequeue.EntrySize), from*consumequeue.EntrySize)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+}
+
+// TestLostStretchIsMissedOnce: offsets whose messages are nowhere are passed
+// over after one scan, and each is counted and told of once.
+func TestLostStretchIsMissedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var missed missedCount
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, Hooks: &Hooks{Missed: missed.hook}})
+		sendNumbers(t, b, 0, 5)
+		b.log.Exclusive(func() { queueOne(t, b).entries.Advance(305) })
+		sendNumbers(t, b, 5, 10)
+
+		reads := countReads(fs)
+		c := subscribed(t, b, "G")
+		require.Equal(t, numbersTo(10), pollAll(t, c))
+		require.Equal(t, int64(1), reads.Load(), "one scan")
+		require.Equal(t, int64(300), b.Stats().Missed)
+		missed.requireOnce(t, 5, 305)
+		require.NoError(t, c.Commit(t.Context()))
+		require.Zero(t, lagOf(t, b), "what was missed is done with")
+		require.NoError(t, b.Close())
+	})
+}
+
+// TestSkippedIsAckedOnLeaving: what a filter passed over is not left behind when
+// the last member goes before it was time to acknowledge it.
+func TestSkippedIsAckedOnLeaving(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		sendNumbers(t, b, 0, 9)
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error { return nil }, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", Tags("wanted")))
+		synctest.Wait()
+		require.Equal(t, int64(9), lagOf(t, b))
+		require.NoError(t, c.Close())
+		require.Zero(t, lagOf(t, b))
+		require.NoError(t, b.Close())
+	})
+}
+
+// lagOf is how far group G is behind.
+func lagOf(t *testing.T, b *Broker) int64 {
+	t.Helper()
+	total, _, err := b.Lag("G")
+	require.NoError(t, err)
+	return total
+}
+
+// TestAckWithoutRoomIsStoredLater: the disk is full, the reserve for
+// acknowledgements too. Delivery goes on meanwhile, and when there is room again
+// everything handled is acknowledged, without coming again.
+func TestAckWithoutRoomIsStoredLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib})
+		const n = 200
+		sendNumbers(t, b, 0, n)
+		subscribed(t, b, "Eater")
+		var handled atomic.Int64
+		free := make(chan struct{})
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error {
+			handled.Add(1)
+			<-free
+			return nil
+		}, &PushOptions{Concurrency: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		synctest.Wait()
+		require.Equal(t, int64(1), handled.Load())
+
+		fs.Fail(func(c vfs.Call) error {
+			if c.Op == vfs.OpCreate {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		sent := int64(n + eat(t, b))
+		close(free)
+		<-time.After(10 * readAgainAfter)
+		synctest.Wait()
+		require.Equal(t, sent, handled.Load(), "what is stored is delivered")
+		require.Equal(t, sent, lagOf(t, b), "no acknowledgement found room")
+
+		fs.Fail(nil)
+		<-time.After(3 * readAgainAfter) // the first attempt only asks for room
+		synctest.Wait()
+		require.Zero(t, lagOf(t, b))
+		require.Equal(t, sent, handled.Load(), "nothing came twice")
+		require.NoError(t, b.Close())
+	})
+}
+
+// eat fills a disk on which no segment can be made, the reserve included. It
+// returns how many messages that took.
+func eat(t *testing.T, b *Broker) (sent int) {
+	t.Helper()
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	for size := 64 * kib; size > 0; size /= 8 {
+		for err = nil; err == nil; sent++ {
+			_, err = p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, size)})
+		}
+		sent-- // the one that failed
+		require.ErrorIs(t, err, ErrDiskFull)
+	}
+	for err = nil; err == nil; {
+		err = b.ResetOffset("Eater", "T", Earliest)
+	}
+	require.ErrorIs(t, err, ErrDiskFull)
+	return sent
+}
+
+// TestSmallestCache: CacheBytes -1 is a cache that holds next to nothing, not
+// the default one, and everything can be read through it.
+func TestSmallestCache(t *testing.T) {
+	t.Parallel()
+	for cacheBytes, again := range map[int64]bool{-1: true, 0: false} {
+		b := openOn(t, newTestFS(), &Options{
+			Durability: Written, DefaultQueues: 1, DisableMmap: true, CacheBytes: cacheBytes,
+		})
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for range 8 {
+			_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 60*kib)})
+			require.NoError(t, err)
+		}
+		require.Len(t, pollAll(t, subscribed(t, b, "G")), 8)
+		first := b.log.Stats().CacheMisses
+		require.Positive(t, first)
+		require.Len(t, pollAll(t, subscribed(t, b, "Other")), 8)
+		require.Equal(t, again, b.log.Stats().CacheMisses > first, "CacheBytes %d", cacheBytes)
+	}
+}
+
+// TestBacklogIsHandledAtOnce: slow handlers run Concurrency at once, also where
+// the messages were there before any worker had parked, so that none was ever
+// woken. The workers are started last here, which otherwise is a matter of luck.
+func TestBacklogIsHandledAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written})
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for range 400 {
+			_, err := p.Send(t.Context(), &Message{Topic: "T"})
+			require.NoError(t, err)
+		}
+		var running atomic.Int64
+		c := &PushConsumer{
+			member:  b.newMember("G", "", groupKind{}),
+			backoff: RetryDelays,
+			handler: func(ctx context.Context, _ *Message) error {
+				running.Add(1)
+				<-ctx.Done()
+				return errors.New("not now")
+			},
+		}
+		c.limit, c.member.stop = 2, c.stopWorkers
+		b.members.Lock()
+		require.NoError(t, b.join(c.member))
+		b.members.Unlock()
+		require.NoError(t, c.Subscribe("T", All))
+		c.start(20)
+		<-time.After(time.Second)
+		synctest.Wait()
+		require.Equal(t, int64(20), running.Load())
+		require.NoError(t, b.Close())
+	})
+}

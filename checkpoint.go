@@ -253,7 +253,7 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 		start.Epoch = binary.LittleEndian.Uint32(payload[25:])
 		return nil
 	case itemQueue:
-		return b.restoreQueue(payload)
+		return b.restoreQueue(payload, start.Synced)
 	case byte(record.KindAck):
 		if err := record.DecodeAck(payload, &b.state.ack); err != nil {
 			return err
@@ -264,7 +264,9 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 	return b.state.applyState(payload, at)
 }
 
-func (b *Broker) restoreQueue(payload []byte) error {
+// restoreQueue brings back a queue of a checkpoint that knows nothing of what
+// lies at to or behind it.
+func (b *Broker) restoreQueue(payload []byte, to coord.Position) error {
 	if len(payload) < queueBytes || (len(payload)-queueBytes)%consumequeue.EntrySize != 0 {
 		return errCheckpoint
 	}
@@ -286,5 +288,7 @@ func (b *Broker) restoreQueue(payload []byte) error {
 		})
 	}
 	st.End = st.Flushed + Offset(len(st.Tail))
-	return (*t.queues.Load())[id].entries.Restore(st)
+	q := (*t.queues.Load())[id]
+	q.filed, q.logged = st.Flushed, to
+	return q.entries.Restore(st)
 }

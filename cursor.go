@@ -133,7 +133,7 @@ func (c *cursor) moreLocked() bool {
 		return false
 	}
 	var e [1]consumequeue.Entry
-	n, err := entries.Read(c.next, e[:])
+	n, err := c.queue.read(c.next, e[:])
 	return err != nil || n == 1 && visible(e[0], c.group.b.mark(c.queue.topic))
 }
 
@@ -164,7 +164,7 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 	var buf [64]consumequeue.Entry
 	mark := c.group.b.mark(c.queue.topic)
 	for scanned := 0; scanned < maxScan && len(claims) < limit && maxBytes > 0; {
-		n, err := c.queue.entries.Read(c.next, buf[:min(len(buf), limit-len(claims))])
+		n, err := c.queue.read(c.next, buf[:min(len(buf), limit-len(claims))])
 		if err != nil && c.next >= c.queue.entries.Min() && !c.queue.topic.deleted.Load() {
 			c.unreadableLocked(err) // else it was trimmed or dropped at this moment
 		}
@@ -214,7 +214,8 @@ func (c *cursor) claimAgainLocked(claims []claim, limit int, maxBytes int64) ([]
 	return claims, maxBytes
 }
 
-// passTrimmedLocked goes past what retention has dropped.
+// passTrimmedLocked goes past what retention has dropped. What the group had
+// acknowledged of it is not missed.
 func (c *cursor) passTrimmedLocked(gone []missed) []missed {
 	start := c.queue.entries.Min()
 	if c.next >= start {
@@ -223,14 +224,18 @@ func (c *cursor) passTrimmedLocked(gone []missed) []missed {
 	from := c.next
 	c.next = start
 	for _, s := range c.done {
-		if s.From <= from && from < s.To {
-			from = min(s.To, start)
+		if s.From >= start {
+			break
 		}
+		if from < s.From {
+			gone = append(gone, c.missLocked(span{From: from, To: s.From}, nil))
+		}
+		from = max(from, s.To)
 	}
-	if from == start {
-		return gone
+	if from < start {
+		gone = append(gone, c.missLocked(span{From: from, To: start}, nil))
 	}
-	return append(gone, c.missLocked(span{From: from, To: start}, nil))
+	return gone
 }
 
 // unreadableLocked waits a little before it looks at the queue's file again. It

@@ -81,8 +81,11 @@ func (b *Broker) path(name string) string {
 // what was appended behind it, or from the log alone.
 func (b *Broker) open() error {
 	store, segments, err := commitlog.Probe(b.fs, b.path("commitlog"))
+	if errors.Is(err, ErrVersion) {
+		return err
+	}
 	if err != nil {
-		return openError(err)
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	if err := b.openIndexes(); err != nil {
 		return err
@@ -238,7 +241,7 @@ func openError(err error) error {
 // begin turns a store that is read into one that is written.
 func (b *Broker) begin() error {
 	b.state.settleEnds()
-	b.trimQueues()
+	b.trimQueues(b.log.Start())
 	if b.journal != nil {
 		// From here on the log may run ahead of what the journal calls its end.
 		if err := b.journal.Withdraw(); err != nil {

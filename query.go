@@ -81,7 +81,7 @@ func (b *Broker) queueOfRecord(v *record.View, pos coord.Position) (q *queue) {
 		return nil
 	}
 	var e [1]consumequeue.Entry
-	if n, err := q.entries.Read(v.Offset, e[:]); n == 0 || err != nil || e[0].Position != pos {
+	if n, err := q.read(v.Offset, e[:]); n == 0 || err != nil || e[0].Position != pos {
 		return nil
 	}
 	return q

@@ -26,6 +26,11 @@ type queue struct {
 	id      QueueID
 	entries *consumequeue.Queue
 
+	// Entries below filed were in files when the store was opened, which may be
+	// damaged; all they can point at lies below logged.
+	filed  Offset
+	logged coord.Position
+
 	// readers are the groups' cursors on this queue, so that a send can wake
 	// who waits for it. An immutable slice, replaced under Broker.members.
 	readers atomic.Pointer[[]*cursor]
@@ -45,6 +50,18 @@ func (q *queue) arrived() {
 			c.wake()
 		}
 	}
+}
+
+// read is entries.Read, with a hole for every entry that cannot be true: beyond
+// the mark it would look like a message that is yet to come.
+func (q *queue) read(from Offset, dst []consumequeue.Entry) (int, error) {
+	n, err := q.entries.Read(from, dst)
+	for i := range dst[:min(n, int(max(q.filed-from, 0)))] {
+		if e := &dst[i]; e.Position < 0 || e.Position > q.logged-coord.Position(e.Size) {
+			*e = consumequeue.Entry{}
+		}
+	}
+	return n, err
 }
 
 // addReader and removeReader change who is woken. Broker.members is held.
@@ -134,7 +151,7 @@ func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {
 // read.
 func (b *Broker) storedAt(q *queue, off Offset) (ms int64, ok bool, err error) {
 	var entry [1]consumequeue.Entry
-	if n, err := q.entries.Read(off, entry[:]); n == 0 || err != nil || entry[0].Size == 0 {
+	if n, err := q.read(off, entry[:]); n == 0 || err != nil || entry[0].Size == 0 {
 		return 0, false, nil
 	}
 	ref := [1]commitlog.Ref{{Position: entry[0].Position, Size: entry[0].Size}}

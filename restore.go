@@ -20,7 +20,7 @@ func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok boo
 	}
 	f.b.restoreEntries(q, cl.offset, cl.offset+1)
 	var e [1]consumequeue.Entry
-	if n, err := q.entries.Read(cl.offset, e[:]); n == 0 || err != nil || e[0].Size == 0 {
+	if n, err := q.read(cl.offset, e[:]); n == 0 || err != nil || e[0].Size == 0 {
 		return m, false
 	}
 	ref := [1]commitlog.Ref{{Position: e[0].Position, Size: e[0].Size}}
@@ -39,10 +39,10 @@ func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok boo
 // entries of those it finds right.
 func (b *Broker) restoreEntries(q *queue, from, to Offset) {
 	begin, end := b.log.Start(), b.log.Written()
-	if at, ok := neighbour(q, from-1, begin, end); ok {
+	if at, ok := b.neighbour(q, from-1, -1); ok {
 		begin = at
 	}
-	if at, ok := neighbour(q, to, begin, end); ok {
+	if at, ok := b.neighbour(q, to, 1); ok {
 		end = at
 	}
 	left := int64(to - from)
@@ -68,17 +68,38 @@ func (b *Broker) restoreEntries(q *queue, from, to Offset) {
 
 var errStopScan = errors.New("mq: scan ended")
 
-// neighbour returns the position of a neighbouring entry that can be true.
-func neighbour(q *queue, off Offset, from, to coord.Position) (coord.Position, bool) {
+// maxNeighbours is how many entries are tried for one that tells where to look.
+const maxNeighbours = 64
+
+// neighbour returns the position of the message at off, or of the next one in
+// the direction of step that its entry leads to: what is damaged in one place
+// may be so beside it.
+func (b *Broker) neighbour(q *queue, off, step Offset) (at coord.Position, ok bool) {
+	for range maxNeighbours {
+		if off < q.entries.Min() || off >= q.entries.End() {
+			return 0, false
+		}
+		if at, ok = b.resolves(q, off); ok {
+			return at, true
+		}
+		off += step
+	}
+	return 0, false
+}
+
+// resolves returns the position of the message at off, if its entry leads to it.
+func (b *Broker) resolves(q *queue, off Offset) (at coord.Position, ok bool) {
 	var e [1]consumequeue.Entry
-	if off < q.entries.Min() || off >= q.entries.End() {
+	if n, err := q.read(off, e[:]); n == 0 || err != nil || e[0].Hole() {
 		return 0, false
 	}
-	n, err := q.entries.Read(off, e[:])
-	if err != nil || n == 0 || e[0].Size == 0 || e[0].Position < from || e[0].Position >= to {
-		return 0, false
-	}
-	return e[0].Position, true
+	ref := [1]commitlog.Ref{{Position: e[0].Position, Size: e[0].Size}}
+	b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
+		var v record.View
+		ok = err == nil && decodeAs(q, off, r, &v) == nil
+		return false
+	})
+	return e[0].Position, ok
 }
 
 // maxHoles is how many holes in a row one scan of the log is made for.
@@ -106,7 +127,7 @@ func (c *cursor) fillHolesLocked() {
 func endOfHoles(q *queue, off Offset) Offset {
 	var buf [256]consumequeue.Entry
 	for limit := off + maxHoles; off < limit; {
-		n, err := q.entries.Read(off, buf[:])
+		n, err := q.read(off, buf[:])
 		if err != nil || n == 0 {
 			return off + 1
 		}

@@ -134,6 +134,15 @@ func (f *FS) CutAt(n int64) {
 	}
 }
 
+// SetLimit changes Options.Limit: a disk on which somebody makes room.
+func (f *FS) SetLimit(n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opts.Limit = n; n <= 0 {
+		f.opts.Limit = math.MaxInt64
+	}
+}
+
 // Steps returns how many steps there were.
 func (f *FS) Steps() int64 {
 	f.mu.Lock()
@@ -244,7 +253,7 @@ func (f *FS) doLocked(c vfs.Call, body func(how How) error) error {
 
 // take counts n more bytes, or fewer, against the limit.
 func (f *FS) take(n int64) error {
-	if n > f.opts.Limit-f.used {
+	if n > 0 && n > f.opts.Limit-f.used {
 		return errNoSpace
 	}
 	f.used += n

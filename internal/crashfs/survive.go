@@ -33,6 +33,9 @@ func (c *content) survivor(t temper, rng *rand.Rand) content {
 	size := c.sizeAt(k)
 	fresh := content{mem: make([]byte, size), disk: make(map[int64]*page), diskSize: size}
 	for _, p := range c.pages() {
+		if p*pageBytes >= size {
+			break // they are in order
+		}
 		if b := c.left(p, k, t, rng); b != nil {
 			fresh.disk[p] = b
 			copy(fresh.mem[p*pageBytes:], b[:])

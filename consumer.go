@@ -19,6 +19,7 @@ type member struct {
 	strategy  Strategy
 	from      Whence
 	acks      Durability
+	hush      func() // begin nothing more of what was handed out
 	stop      func() // ends the consumer's goroutines and waits for them
 
 	// Set by join, under Broker.members.
@@ -51,7 +52,7 @@ func (b *Broker) newMember(groupName, instance string, kind groupKind) *member {
 	return &member{
 		b: b, groupName: groupName, instance: instance, kind: kind,
 		topics: map[*topic]Filter{}, strategy: Averagely, acks: Written,
-		stop: func() {}, maxOut: math.MaxInt, maxOutBytes: math.MaxInt64, limit: math.MaxInt,
+		hush: func() {}, stop: func() {}, maxOut: math.MaxInt, maxOutBytes: math.MaxInt64, limit: math.MaxInt,
 	}
 }
 

@@ -3,6 +3,8 @@ package mq_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -259,4 +261,10 @@ func (g *gate) awaitDone(t testing.TB, n int) {
 		defer g.doneMu.Unlock()
 		return g.done >= n
 	}, "%d messages handled", n)
+}
+
+// loseJournal removes the checkpoints of a closed store.
+func loseJournal(t testing.TB, dir string) {
+	t.Helper()
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "journal")))
 }

@@ -190,6 +190,9 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	b.unlockMembers()
 	var drained error
 	for _, m := range b.living() {
+		m.hush()
+	}
+	for _, m := range b.living() {
 		if err := m.drained(ctx); err != nil {
 			drained = err
 			break

@@ -152,7 +152,7 @@ func (b *Broker) NewPushConsumer(group string, handler Handler, options *PushOpt
 	}
 	c.maxOut, c.maxOutBytes = o.PrefetchMessages, o.PrefetchBytes
 	c.limit = min(o.Concurrency, runtime.GOMAXPROCS(0))
-	c.member.stop = c.stopWorkers
+	c.member.hush, c.member.stop = c.haltWorkers, c.stopWorkers
 	b.members.Lock()
 	defer b.unlockMembers()
 	if err := b.join(c.member); err != nil {
@@ -182,17 +182,18 @@ func (c *PushConsumer) start(workers int) {
 // As long as a handler does not return, the pulse goes on acknowledging what is
 // finished.
 func (c *PushConsumer) stopWorkers() {
-	c.halt.Store(true)
 	c.cancel()
-	c.giveBack()
+	c.haltWorkers()
 	c.working.Wait()
 	close(c.pulse.quit)
 	c.beating.Wait()
 }
 
-// giveBack lets other members have what no worker has begun, without waiting
-// for handlers. The rest of a lane has to: it comes after what is handled.
-func (c *PushConsumer) giveBack() {
+// haltWorkers begins nothing more, and lets other members have what no worker
+// has begun, without waiting for handlers. The rest of a lane has to: it comes
+// after what is handled.
+func (c *PushConsumer) haltWorkers() {
+	c.halt.Store(true)
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()

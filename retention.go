@@ -12,14 +12,25 @@ import (
 	"github.com/pocketmq/mq/internal/record"
 )
 
-// allow is asked by the log before it makes another segment.
+// allow is asked by the log before it makes another segment: also while it is
+// being opened, when b.log is not known yet.
 func (b *Broker) allow(total int64) error {
 	limit := b.opts.Retention.MaxBytes
-	if limit <= 0 || total <= limit {
+	if limit <= 0 {
 		return nil
 	}
-	poke(b.upkeep.retain) // it pokes the log when there is room
-	return fmt.Errorf("%w: %d bytes, Retention.MaxBytes is %d", ErrFull, total, limit)
+	if err := b.upkeep.ask(total, limit); err != nil {
+		return fmt.Errorf("%w: %d bytes, Retention.MaxBytes is %d", err, total, limit)
+	}
+	return nil
+}
+
+// allocated is what segments take of Retention.MaxBytes.
+func allocated(segments []commitlog.Segment) (bytes int64) {
+	for _, s := range segments {
+		bytes += s.Bytes
+	}
+	return bytes
 }
 
 // retain drops the segments that are too old or too much, oldest first.
@@ -29,7 +40,7 @@ func (b *Broker) allow(total int64) error {
 // start, synced, and unlinks. So a crash at any step leaves a log that folds to
 // the same: either the old records are still there, or the new ones are.
 func (b *Broker) retain(ctx context.Context) error {
-	end, bytes, segments := b.disposable()
+	end, bytes, segments := b.condemn()
 	if segments == 0 {
 		return nil
 	}
@@ -39,7 +50,6 @@ func (b *Broker) retain(ctx context.Context) error {
 	if err := b.log.DropBefore(ctx, end); err != nil {
 		return b.noted(err)
 	}
-	b.trimQueues()
 	if err := b.keys.DropBefore(end); err != nil {
 		return err
 	}
@@ -52,15 +62,25 @@ func (b *Broker) retain(ctx context.Context) error {
 	return nil
 }
 
+// condemn chooses the segments that go, and ends their queues' claim to them at
+// once: a group that subscribes or is reset while they are being dropped starts
+// behind them, or it would miss what it was just promised.
+func (b *Broker) condemn() (end coord.Position, bytes int64, segments int) {
+	b.members.Lock()
+	defer b.members.Unlock()
+	end, bytes, segments = b.disposable()
+	if segments > 0 {
+		b.trimQueues(end)
+	}
+	return end, bytes, segments
+}
+
 // disposable says up to where segments may go, how much that is, and notes who
 // holds the first that may not. Positions advance by capacity, so a segment
 // reaches to the base of the next one, and not to the end of its last frame.
 func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
 	all := b.log.Segments()
-	total := int64(0)
-	for _, s := range all {
-		total += s.Bytes
-	}
+	total := allocated(all)
 	heldBy, held := "", int64(0)
 	for i, s := range all[:len(all)-1] {
 		if !s.Sealed || !b.tooOld(s) && !b.tooMuch(total) {
@@ -104,12 +124,10 @@ func (b *Broker) holder(end coord.Position) string {
 		next  Offset
 	}
 	var holds []hold
-	b.members.Lock()
 	expired := map[*group]bool{}
 	for _, g := range b.names.groupsNamed("") {
 		expired[g] = g.expired(b.opts.Retention.GroupExpiry)
 	}
-	b.members.Unlock()
 	b.log.Exclusive(func() {
 		for _, g := range b.state.groups {
 			if expired[g] {
@@ -246,9 +264,9 @@ func (b *Broker) carry(ctx context.Context, build func() stateRecord) error {
 
 var errGone = fmt.Errorf("mq: nothing to carry")
 
-// trimQueues moves the starts of queues up to the start of the log.
-func (b *Broker) trimQueues() {
-	start := b.log.Start()
+// trimQueues moves the starts of queues up to the first message at start or
+// behind it.
+func (b *Broker) trimQueues(start coord.Position) {
 	if start == 0 {
 		return
 	}

@@ -238,8 +238,11 @@ func (b *Broker) DeleteGroup(name string) error {
 
 // Resubscribe changes the filter of a topic for all living members of a group,
 // which no single one of them can. Errors: ErrGroupNotFound, ErrTopicNotFound,
-// ErrInvalidFilter.
+// ErrInvalidFilter, ErrClosed.
 func (b *Broker) Resubscribe(groupName, topicName string, f Filter) error {
+	if err := b.alive(); err != nil {
+		return err
+	}
 	if f.err != nil {
 		return f.err
 	}

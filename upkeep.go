@@ -6,13 +6,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pocketmq/mq/commitlog"
 )
 
 // upkeep is the goroutine that does what nobody waits for: it writes full
 // chunks of queue entries to their files, checkpoints after each sealed
-// segment, and drops old segments. It sleeps unless told, and looks at the age
-// of segments every ten seconds (RocketMQ's cleanResourceInterval) only while
-// there are sealed ones.
+// segment, and drops old segments. It sleeps unless told, or until a sealed
+// segment is too old; one that is held by a group is looked at again every ten
+// seconds (RocketMQ's cleanResourceInterval).
 type upkeep struct {
 	b *Broker
 
@@ -28,9 +30,12 @@ type upkeep struct {
 	checkpoints  atomic.Int64
 	dropped      atomic.Int64
 
-	mu        sync.Mutex // protects what Stats asks for
-	heldBy    string
+	mu        sync.Mutex // protects everything below
+	heldBy    string     // for Stats
 	heldBytes int64
+	asked     int   // times the log asked for room
+	askedAt   int64 // what dropped was when it did last
+	full      bool  // the answer to that: nothing could be dropped
 }
 
 const (
@@ -85,6 +90,8 @@ func (u *upkeep) run() {
 		case err := <-u.poison:
 			u.tellPoisoned(err)
 		case <-u.retain:
+			u.answer()
+			continue
 		case <-timer.C:
 			if u.failed {
 				u.runCheckpoint()
@@ -98,10 +105,65 @@ func (u *upkeep) run() {
 			return
 		}
 		u.runRetention()
-		if u.failed || len(u.b.log.Segments()) > 1 {
-			timer.Reset(retainEvery)
+		if wait := u.rest(); wait > 0 {
+			timer.Reset(wait)
 		}
 	}
+}
+
+// rest is how long there is nothing to look at: until the oldest segment is too
+// old. 0: until something happens.
+func (u *upkeep) rest() time.Duration {
+	oldest, age := u.b.log.Segments()[0], u.b.opts.Retention.Age
+	switch {
+	case u.failed:
+		return retainEvery
+	case !oldest.Sealed || age < 0:
+		return 0
+	}
+	return max(retainEvery, age-time.Since(oldest.LastStored))
+}
+
+// ask says whether the log may become total bytes large. If that is beyond limit
+// only retention can tell, so senders wait until it has run; then the log asks
+// again.
+func (u *upkeep) ask(total, limit int64) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	full := u.full
+	u.full = false
+	u.asked++
+	switch {
+	case total <= limit:
+		return nil
+	case full:
+		return ErrFull
+	}
+	u.askedAt = u.dropped.Load()
+	poke(u.retain)
+	return commitlog.ErrLater
+}
+
+// answer makes room for the log if it can, and has it ask again. It is the last
+// word on whether the store is full, so what only waits for its checkpoint gets
+// one.
+func (u *upkeep) answer() {
+	u.mu.Lock()
+	asked := u.asked
+	u.mu.Unlock()
+	for _, s := range u.b.log.Segments() {
+		if s.Sealed && u.b.journal != nil && int64(s.End) > u.checkpointed.Load() {
+			u.runCheckpoint()
+			break
+		}
+	}
+	u.runRetention()
+	u.mu.Lock()
+	if u.asked == asked { // else there was room meanwhile, or another answer is due
+		u.full = u.dropped.Load() == u.askedAt
+	}
+	u.mu.Unlock()
+	u.b.log.Poke()
 }
 
 func (u *upkeep) tellPoisoned(err error) {

@@ -30,6 +30,10 @@ var (
 	// ErrDiskFull means that not even the smallest segment can be allocated.
 	ErrDiskFull = errors.New("commitlog: disk is full")
 
+	// ErrLater is what Options.Allow says when it does not know yet: whoever waits
+	// for room goes on waiting, until Poke has it asked again.
+	ErrLater = errors.New("commitlog: not decided yet")
+
 	// ErrTooLarge means that a frame would be larger than MaxFrameBytes.
 	ErrTooLarge = errors.New("commitlog: frame is too large")
 )

@@ -71,7 +71,8 @@ type Options struct {
 	HeadLen func(payload []byte) (int, bool)
 
 	// Allow is asked before a new segment would make the log total bytes large.
-	// Its error goes to those who wait for room. Nil allows everything.
+	// Its error goes to those who wait for room, but for ErrLater, with which they
+	// go on waiting. Nil allows everything.
 	Allow func(total int64) error
 
 	// Sealed is called after a segment was sealed, outside all locks and one

@@ -243,7 +243,7 @@ func (l *Log) offer(next *segment, refused error, full refusal) {
 		l.next = next
 	}
 	l.noRoom = [Reserved + 1]refusal{Wait: full, Try: full, Reserved: full}
-	if refused != nil {
+	if refused != nil && !errors.Is(refused, ErrLater) {
 		l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}
 	}
 	l.wakeRoomLocked()
@@ -252,6 +252,9 @@ func (l *Log) offer(next *segment, refused error, full refusal) {
 // refuse tells ordinary senders that no segment is allowed. What is prepared
 // stays, for frames that fit.
 func (l *Log) refuse(p plan, refused error) {
+	if errors.Is(refused, ErrLater) {
+		return // Poke follows
+	}
 	no := refusal{err: refused}
 	if p.old != nil {
 		no.need = p.ask.need

@@ -162,6 +162,7 @@ func TestFullStore(t *testing.T) {
 			require.NoError(t, b.DeleteTopic("U"))
 			mqtest.Eventually(t, func() bool {
 				_, err := p.Send(t.Context(), m)
+				require.True(t, err == nil || errors.Is(err, mq.ErrFull), "%v", err)
 				return err == nil
 			}, "room again")
 			mqtest.Eventually(t, func() bool { return b.Stats().HeldBy == "" }, "nobody holds it")

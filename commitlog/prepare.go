@@ -129,7 +129,7 @@ func (l *Log) createPlanned(p plan) (*segment, refusal) {
 		return next, refusal{}
 	}
 	if least := l.leastCapacity(); least < p.least {
-		if next, smaller := l.createShrinking(p.base, p.least/2, least); smaller == nil {
+		if next, smaller := l.createShrinking(p.base, max(least, halfOf(p.least)), least); smaller == nil {
 			return next, refusal{err: err, need: p.ask.need}
 		}
 	}
@@ -146,9 +146,13 @@ func (l *Log) createShrinking(base Position, capacity, least int64) (*segment, e
 		if capacity <= least {
 			return nil, fmt.Errorf("%w: %w", ErrDiskFull, err)
 		}
-		capacity = max(least, capacity/2/pageBytes*pageBytes)
+		capacity = max(least, halfOf(capacity))
 	}
 }
+
+// halfOf returns about half of a capacity: whole pages, or the segment would not
+// be taken for one when the log is opened again, nor its successor by its name.
+func halfOf(capacity int64) int64 { return capacity / 2 / pageBytes * pageBytes }
 
 func (l *Log) createSegment(base Position, capacity int64) (*segment, error) {
 	header := segmentHeader{
@@ -278,6 +282,9 @@ func (l *Log) reviewOverdraft() {
 		return
 	}
 	refused := l.opts.Allow(l.bytes() + unused)
+	if errors.Is(refused, ErrLater) {
+		return // what was said before holds until then
+	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}

@@ -28,6 +28,9 @@ func (l *Log) close() error {
 	l.syncMu.Unlock()
 	l.releaseAll(ErrClosed)
 	if err == nil {
+		err = l.Err() // all that is written may be synced, and the log poisoned all the same
+	}
+	if err == nil {
 		l.retire(0)
 		err = l.tidy()
 	}

@@ -33,16 +33,17 @@ type recovery struct {
 	known    bool       // the store's id was found
 
 	// What walk finds.
-	epoch    uint32   // of the last valid frame; the next one's is not below
-	highest  uint32   // epoch ever seen
-	proven   Position // what some frame or checkpoint proves to be synced
-	searched bool     // frames behind a bad place were looked for
-	logStart Position // from the last START frame
-	end      Position // behind the last valid frame
-	last     *segment // that holds end, nil: none
-	short    bool     // the log ends before proven
-	junk     []Cut    // what is not zero behind the end
-	readErr  error    // the file system failed while frames were looked for
+	epoch    uint32     // of the last valid frame; the next one's is not below
+	highest  uint32     // epoch ever seen
+	proven   Position   // what some frame or checkpoint proves to be synced
+	searched bool       // frames behind a bad place were looked for
+	logStart Position   // from the last START frame
+	end      Position   // behind the last valid frame
+	last     *segment   // that holds end, nil: none
+	short    bool       // the log ends before proven
+	damaged  []Position // of the report's Corrupt
+	junk     []Cut      // what is not zero behind the end
+	readErr  error      // the file system failed while frames were looked for
 	win      window
 	winSeg   *segment // what win reads, in use
 }
@@ -85,6 +86,7 @@ func (r *recovery) open() (*Log, error) {
 		return nil, err
 	}
 	r.leaveWindow()
+	r.excuseDropped()
 	clean := r.clean()
 	if !clean {
 		if err := r.settle(); err != nil {
@@ -160,7 +162,7 @@ func (r *recovery) raise(l *Log) error {
 	return nil
 }
 
-// makeDir makes the log's folder durable, if it is new.
+// makeDir makes the log's folder, if it is missing, and its name durable.
 func (r *recovery) makeDir() error {
 	if err := r.opts.FS.MkdirAll(r.opts.Dir); err != nil {
 		return fmt.Errorf("commitlog: make folder: %w", err)

@@ -19,13 +19,7 @@ func (r *recovery) now() int64 { return time.Now().UnixMilli() }
 // making the folder.
 func (r *recovery) load() error {
 	entries, err := r.opts.FS.List(r.opts.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := r.makeDir(); err != nil {
-			return err
-		}
-		entries, err = r.opts.FS.List(r.opts.Dir)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("commitlog: list segments: %w", err)
 	}
 	for _, e := range entries {
@@ -38,6 +32,13 @@ func (r *recovery) load() error {
 		s.header.base = base
 		s.bytes.Store(e.Size)
 		r.segments = append(r.segments, s) // names have one length: sorted is oldest first
+	}
+	// A folder without segments may be there because an earlier opening ended
+	// between making it and making it durable.
+	if len(r.segments) == 0 {
+		if err := r.makeDir(); err != nil {
+			return err
+		}
 	}
 	r.codec.headLen = r.opts.HeadLen
 	damaged, err := r.loadHeaders()

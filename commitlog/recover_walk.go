@@ -161,6 +161,18 @@ func (r *recovery) damage(s *segment, pos Position, cause error) {
 		name, off = s.name, int64(pos-s.base())
 	}
 	r.report.Corrupt = append(r.report.Corrupt, &CorruptionError{File: name, Offset: off, Err: cause})
+	r.damaged = append(r.damaged, pos)
+}
+
+// excuseDropped forgets damage below the START frame that the walk came to
+// later: a power cut in the middle of retention leaves some files there and not
+// others, in any order.
+func (r *recovery) excuseDropped() {
+	n := 0
+	for n < len(r.damaged) && r.damaged[n] < r.logStart {
+		n++
+	}
+	r.report.Corrupt, r.damaged = r.report.Corrupt[n:], r.damaged[n:]
 }
 
 // search looks at everything behind pos once: for the largest synced mark that a

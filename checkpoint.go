@@ -20,7 +20,7 @@ import (
 //
 //	item:    | length u32 | at u64 | payload |
 //	payload: a record (its first byte is a record.Kind), or
-//	 header: | 0xF0 | store u64 | from u64 | to u64 | epoch u32 |
+//	 header: | 0xF0 | store u64 | from u64 | to u64 | epoch u32 | keys from u64 | keys to u64 |
 //	 queue:  | 0xF1 | topic u64 | queue u32 | min u64 | flushed u64 | entries × 20 |
 //
 // It is fuzzy: captured piece by piece while senders go on. from is how far the
@@ -32,7 +32,7 @@ const (
 	itemHeader  = 0xF0
 	itemQueue   = 0xF1
 	itemPrefix  = 4 + 8
-	headerBytes = 1 + 3*8 + 4
+	headerBytes = 1 + 3*8 + 4 + 2*8
 	queueBytes  = 1 + 8 + 4 + 2*8
 )
 
@@ -98,10 +98,7 @@ func (b *Broker) writeCheckpoint(clean bool) error {
 	if err := b.entries.Sync(); err != nil {
 		return err
 	}
-	header := binary.LittleEndian.AppendUint64([]byte{itemHeader}, b.log.StoreID())
-	header = binary.LittleEndian.AppendUint64(header, uint64(from))
-	header = binary.LittleEndian.AppendUint64(header, uint64(to))
-	header = binary.LittleEndian.AppendUint32(header, b.log.Epoch())
+	header := b.checkpointHeader(from, to)
 	err := b.journal.Write(func(w io.Writer) error {
 		if _, err := w.Write(appendItem(nil, 0, header)); err != nil {
 			return err
@@ -115,6 +112,17 @@ func (b *Broker) writeCheckpoint(clean bool) error {
 	b.upkeep.checkpointed.Store(int64(from))
 	b.upkeep.checkpoints.Add(1)
 	return b.entries.Sweep()
+}
+
+// checkpointHeader encodes the first item of a checkpoint.
+func (b *Broker) checkpointHeader(from, to coord.Position) []byte {
+	keysFrom, keysTo := b.keys.Bounds()
+	header := binary.LittleEndian.AppendUint64([]byte{itemHeader}, b.log.StoreID())
+	header = binary.LittleEndian.AppendUint64(header, uint64(from))
+	header = binary.LittleEndian.AppendUint64(header, uint64(to))
+	header = binary.LittleEndian.AppendUint32(header, b.log.Epoch())
+	header = binary.LittleEndian.AppendUint64(header, uint64(keysFrom))
+	return binary.LittleEndian.AppendUint64(header, uint64(keysTo))
 }
 
 // capture encodes the fold. Only lists of what there is, and each single piece,
@@ -238,7 +246,7 @@ func (b *Broker) restore() (commitlog.Start, error) {
 	}
 	start.Clean = last.Clean
 	b.upkeep.checkpointed.Store(int64(start.From))
-	return start, b.keys.Limit(start.From)
+	return start, nil
 }
 
 func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog.Start) error {
@@ -251,6 +259,10 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 		start.From = coord.Position(binary.LittleEndian.Uint64(payload[9:]))
 		start.Synced = coord.Position(binary.LittleEndian.Uint64(payload[17:]))
 		start.Epoch = binary.LittleEndian.Uint32(payload[25:])
+		if err := b.keys.Limit(start.From); err != nil {
+			return err
+		}
+		b.keys.Expect(coord.Position(binary.LittleEndian.Uint64(payload[29:])), coord.Position(binary.LittleEndian.Uint64(payload[37:])))
 		return nil
 	case itemQueue:
 		return b.restoreQueue(payload, start.Synced)

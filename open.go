@@ -51,8 +51,10 @@ func (b *Broker) makeDirectory() error {
 	if err != nil {
 		return err
 	}
-	var parents []string // of what is missing, from the inside out
-	for d := dir; ; d = filepath.Dir(d) {
+	// What is there already may have been made by an opening that died before its
+	// name was durable, so the directory's own parent is always among them.
+	parents := []string{filepath.Dir(dir)} // from the inside out
+	for d := filepath.Dir(dir); ; d = filepath.Dir(d) {
 		if _, err := os.Lstat(d); err == nil || d == filepath.Dir(d) {
 			break
 		}
@@ -62,7 +64,9 @@ func (b *Broker) makeDirectory() error {
 		return err
 	}
 	for _, parent := range slices.Backward(parents) {
-		if err := b.fs.SyncDir(parent); err != nil {
+		// A parent that may be passed through and not read cannot be synced; then
+		// somebody else made the directory.
+		if err := b.fs.SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
@@ -242,6 +246,9 @@ func openError(err error) error {
 func (b *Broker) begin() error {
 	b.state.settleEnds()
 	b.trimQueues(b.log.Start())
+	if err := b.keys.DropBefore(b.log.Start()); err != nil { // a crash may have cut that short
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
 	if b.journal != nil {
 		// From here on the log may run ahead of what the journal calls its end.
 		if err := b.journal.Withdraw(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/keyindex"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -104,11 +105,24 @@ func (b *Broker) MessagesByKey(topicName, key string, max int) ([]*Message, erro
 	if err != nil {
 		return nil, err
 	}
-	var found []*Message
-	var failed error
+	for damaged := coord.Position(1 << 62); ; {
+		found, err := b.messagesByKey(t, key, max)
+		var bad *keyindex.CorruptError
+		if !errors.As(err, &bad) || bad.From >= damaged { // newest first; each file once
+			return found, err
+		}
+		damaged = bad.From
+		if err := b.rebuildKeys(bad); err != nil {
+			return found, err
+		}
+	}
+}
+
+// messagesByKey is MessagesByKey with what the files of the index say.
+func (b *Broker) messagesByKey(t *topic, key string, max int) (found []*Message, failed error) {
 	has := func(v *record.View) bool { return v.Topic == t.id && hasKey(v, key) }
 	seen := coord.Position(-1) // a message with the key twice is in the index twice
-	err = b.keys.Lookup(keyHash(t.id, key), func(pos coord.Position) bool {
+	err := b.keys.Lookup(keyHash(t.id, key), func(pos coord.Position) bool {
 		if pos == seen {
 			return true
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/keyindex"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -139,4 +140,28 @@ func endOfHoles(q *queue, off Offset) Offset {
 		off += Offset(n)
 	}
 	return off
+}
+
+// rebuildKeys makes a file of the key index, which is damaged or missing, from
+// the part of the log that it covers.
+func (b *Broker) rebuildKeys(bad *keyindex.CorruptError) error {
+	b.opts.Logger.Warn("key index: made again from the log", "file", bad.File, "err", bad.Err)
+	return b.keys.Rebuild(bad.From, bad.To, func(add func(uint64, coord.Position)) error {
+		err := b.log.Scan(max(bad.From, b.log.Start()), bad.To, func(r commitlog.Record) error {
+			var v record.View
+			if record.KindOf(r.Payload) != record.KindMessage || record.DecodeMessage(r.Payload, &v) != nil {
+				return nil
+			}
+			for fs := v.Fields(); fs.Next(); {
+				if fs.Field.Type == record.FieldKey {
+					add(keyHash(v.Topic, string(fs.Field.Value)), r.Position)
+				}
+			}
+			return nil
+		})
+		if errors.Is(err, ErrCorrupt) {
+			return nil // what is damaged has no keys
+		}
+		return err
+	})
 }

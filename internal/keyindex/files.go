@@ -254,6 +254,36 @@ func (x *Index) Limit(to coord.Position) error {
 	return nil
 }
 
+// Bounds returns from where to where files cover the log, 0 and 0 if there are
+// none. Expect is told so when the index is opened again.
+func (x *Index) Bounds() (from, to coord.Position) {
+	if spans := x.state.Load().spans; len(spans) > 0 {
+		from, to = spans[0].from, spans[len(spans)-1].to
+	}
+	return from, to
+}
+
+// Expect says what Bounds was when the last checkpoint was made. What no file
+// covers of it counts as a file that is missing: one between others is noticed
+// without, the first and the last are not. What DropBefore has taken since is to
+// be dropped again. It is called behind Limit, before anything is added.
+func (x *Index) Expect(from, to coord.Position) {
+	x.replace(func(next *state) {
+		spans := next.spans
+		if len(spans) > 0 && from < spans[0].from {
+			spans = slices.Insert(slices.Clone(spans), 0, span{from: from, to: spans[0].from})
+		}
+		if n := len(spans); n > 0 {
+			from = spans[n-1].to
+		}
+		if from < to {
+			spans = append(slices.Clip(spans), span{from: from, to: to})
+			next.covered = to
+		}
+		next.spans = spans
+	})
+}
+
 // DropBefore removes files that cover nothing from pos on. One that cannot be
 // removed is not looked at any more, and tried again after the next Open.
 func (x *Index) DropBefore(pos coord.Position) error {

@@ -201,7 +201,10 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 		Logger:     b.opts.Logger,
 	}
 	replay := func(r commitlog.Record) error {
-		if err := b.state.applyState(r.Payload, r.Position); err != nil || rebuild {
+		if rebuild {
+			return b.state.rebuildState(r)
+		}
+		if err := b.state.applyState(r.Payload, r.Position); err != nil {
 			return err
 		}
 		return b.state.applyContent(r)
@@ -216,6 +219,7 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 	}
 	b.log = log
 	if rebuild {
+		b.state.applyStarts()
 		// Damage is in found already, and no reason not to open.
 		err := log.Scan(log.Start(), log.Written(), b.state.applyContent)
 		if err != nil && !errors.Is(err, ErrCorrupt) {

@@ -346,6 +346,53 @@ func TestRecoveryLostJournal(t *testing.T) {
 	}
 }
 
+// TestRecoveryLostJournalCarried: what retention carried forward lies in the log
+// behind what it is needed for. The group's name was in the first segment, and
+// its start in topic B in the second one.
+func TestRecoveryLostJournalCarried(t *testing.T) {
+	t.Parallel()
+	h := &handmade{t: t, dir: filepath.Join(t.TempDir(), "store"), sent: map[mq.MessageID]*mq.Message{}, open: map[place]bool{}}
+	o := handOptions()
+	o.Retention.MaxBytes = 4 << 20
+	h.start(o)
+	for _, name := range []string{"A", "B"} {
+		require.NoError(t, h.b.CreateTopic(name, &mq.TopicConfig{Queues: 1, Durability: mq.Written}))
+	}
+	g := h.member("G", "A")
+	fill := func(segments int) {
+		for h.b.Stats().Segments+int(h.b.Stats().Dropped) < segments {
+			h.send("A", 100)
+			require.NoError(t, g.Commit(t.Context(), h.poll(g, 100)...))
+		}
+	}
+	fill(2)
+	require.NoError(t, g.Subscribe("B", mq.All))
+	h.send("B", 10)
+	ms := h.poll(g, 10)
+	require.NoError(t, g.Commit(t.Context(), ms[0], ms[1], ms[5]))
+	fill(5)
+	mqtest.Eventually(t, func() bool { return h.b.Stats().Dropped == 1 }, "the first segment is dropped")
+	h.close()
+
+	for _, lost := range []bool{false, true} {
+		c := h.copyOf()
+		if lost {
+			require.NoError(t, os.RemoveAll(filepath.Join(c.dir, "journal")))
+		}
+		c.start(o)
+		require.Equal(t, lost, c.b.Recovery().Rebuilt)
+		require.Equal(t, h.is, imageOf(t, c.b))
+		var offsets []mq.Offset
+		for _, m := range c.poll(c.member("G", "A", "B"), 7) {
+			require.Equal(t, "B", m.Topic)
+			offsets = append(offsets, m.Offset)
+		}
+		require.Equal(t, []mq.Offset{2, 3, 4, 6, 7, 8, 9}, offsets)
+		require.NoError(t, c.b.Check(t.Context()))
+		require.NoError(t, c.b.Close())
+	}
+}
+
 // TestRecoveryDamagedJournal: whatever bit of the checkpoints is wrong, they are
 // not believed, or not needed.
 func TestRecoveryDamagedJournal(t *testing.T) {

@@ -26,7 +26,8 @@ type state struct {
 	topics map[coord.TopicID]*topic
 	groups map[coord.GroupID]*group
 
-	ack record.Ack // reused by every decoding
+	ack    record.Ack  // reused by every decoding
+	starts []keptStart // of a rebuild under way
 
 	// Counters of Stats.
 	messages, bodyBytes, acked int64
@@ -119,6 +120,34 @@ func (s *state) applyState(payload []byte, at coord.Position) error {
 		s.start(&r, at)
 	}
 	return nil
+}
+
+// keptStart is a start that waits for its group and its topic.
+type keptStart struct {
+	record.Start
+	at coord.Position
+}
+
+// rebuildState is applyState for the first pass of a rebuild. It keeps the
+// starts for applyStarts: the records that name their groups and topics may have
+// been carried forward behind them.
+func (s *state) rebuildState(r commitlog.Record) error {
+	if record.KindOf(r.Payload) != record.KindStart {
+		return s.applyState(r.Payload, r.Position)
+	}
+	start, err := record.DecodeStart(r.Payload)
+	if err == nil {
+		s.starts = append(s.starts, keptStart{start, r.Position})
+	}
+	return err
+}
+
+// applyStarts folds what rebuildState kept.
+func (s *state) applyStarts() {
+	for i := range s.starts {
+		s.start(&s.starts[i].Start, s.starts[i].at)
+	}
+	s.starts = nil
 }
 
 // applyContent folds messages, acks, and the ends that a topic's record

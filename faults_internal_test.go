@@ -137,6 +137,9 @@ func TestSyncedIsInvisibleBeforeItsSync(t *testing.T) {
 		require.NoError(t, p.SendOneWay(&Message{Topic: "Synced", Body: []byte("one way")}))
 		synctest.Wait()
 
+		q := Queue{Topic: "Synced"}
+		require.NoError(t, c.Pause(q))
+		require.NoError(t, c.Resume(q)) // it looks at the queue, although nobody woke it
 		require.Empty(t, pollNow(t, c))
 		require.Equal(t, []string{"w"}, pollNow(t, w), "a batch's records go by their own topics")
 		require.Zero(t, answered.Load())

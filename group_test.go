@@ -445,23 +445,26 @@ func TestLastMemberLeavesWhileHandling(t *testing.T) {
 		sendBodies(t, b, "T", 200)
 		o := &mq.PushOptions{Ordered: ordered, Concurrency: 1}
 		begun, release := make(chan string), make(chan struct{})
+		free := sync.OnceFunc(func() { close(release) })
 		one := push(t, b, "G", "T", func(_ context.Context, m *mq.Message) error {
 			begun <- string(m.Body)
 			<-release // whatever its context says
 			return nil
 		}, o)
+		t.Cleanup(free)
 		require.Equal(t, "0", <-begun)
 		closed := make(chan error)
 		go func() { closed <- one.Close() }()
 		rest := newCrowd()
 		mqtest.Eventually(t, func() bool { return len(one.Assigned()) == 0 }, "the first member has given up its queue")
 		push(t, b, "G", "T", rest.handle, o)
+		t.Cleanup(free) // before they are closed, should the test fail
 		if ordered {
 			require.Equal(t, int64(200), lag(t, b, "G"), "the rest comes after what is handled")
 		} else {
 			mqtest.Eventually(t, func() bool { return lag(t, b, "G") == 1 }, "the rest waits for nobody")
 		}
-		close(release)
+		free()
 		require.NoError(t, <-closed)
 		consumed(t, b, "G")
 		rest.verify(t, 199)
@@ -475,11 +478,17 @@ func TestRebalancedHook(t *testing.T) {
 	var mu sync.Mutex
 	var seen []mq.RebalancedInfo
 	b = mqtest.OpenMemory(t, &mq.Options{Hooks: &mq.Hooks{Rebalanced: func(info mq.RebalancedInfo) {
-		_, err := b.Group(info.Group) // a hook may use the broker
-		if err != nil {
-			t.Error(err)
+		used := make(chan struct{})
+		go func() { // a hook may use the broker
+			_, _ = b.Group(info.Group)
+			_ = b.Stats()
+			close(used)
+		}()
+		select {
+		case <-used:
+		case <-time.After(5 * time.Second):
+			t.Error("a lock is held")
 		}
-		_ = b.Stats()
 		mu.Lock()
 		defer mu.Unlock()
 		seen = append(seen, info)

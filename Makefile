@@ -5,7 +5,7 @@ BIN := $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill fuzz ci
+.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +45,16 @@ examples: ## runs every example
 mutants: ## breaks the engine line by line: would the tests notice? (RUN=regexp)
 	$(GO) run ./internal/mutants -run '$(RUN)'
 
-model: ## random work against a reference queue, with crashes (in verify)
-	$(GO) test -C verify -count=1 -run Model ./...
+model: ## random work against a reference queue
+	$(GO) test -count=1 -run Model .
 
-kill: ## kill -9 in a loop: is all there that was acknowledged? (in verify)
-	$(GO) test -C verify -count=1 -run Kill ./...
+kill: ## kill -9 in a loop: is all there that was acknowledged?
+	$(GO) test -count=1 -run Kill .
 
+crash: ## random histories of the log with power cuts (SEEDS=10000)
+	$(GO) test -count=1 -run 'TestCrash$$' ./commitlog -seeds $(SEEDS)
+
+SEEDS    ?= 10000
 FUZZTIME ?= 10s
 
 fuzz: ## every fuzz target for a while (FUZZTIME=10s)

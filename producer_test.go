@@ -244,7 +244,7 @@ func TestAsyncCallsBackOnce(t *testing.T) {
 // the sender's own call is not.
 func TestAsyncCallsBackOnClose(t *testing.T) {
 	t.Parallel()
-	for range 20 {
+	for range 8 {
 		b := mqtest.OpenMemory(t, nil)
 		require.NoError(t, b.CreateTopic("T", nil))
 		var accepted, called atomic.Int64

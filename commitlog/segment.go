@@ -132,6 +132,12 @@ func (s *segment) release() error {
 // syncs every frame never gets there.
 const releaseStep = 128 << 10
 
+// sync makes [from, to) durable. What is populated ahead of it stays as it is.
+func (s *segment) sync(from, to int64) error {
+	s.releaseTo(to)
+	return s.mapping.Sync(from, to-from)
+}
+
 // releaseTo lets the mapped pages below off go, which nobody stores to any more:
 // writing them back is far cheaper then (vfs.Mapping), and they do not count as
 // resident. Readers behind the tail fault some of them in again, 16 at a time.

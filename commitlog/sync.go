@@ -145,7 +145,8 @@ func (l *Log) serveLocked(w *waiter, err error) {
 //
 // Segments are synced in the order of the log, or a power cut between two of
 // them could leave a log with a gap behind which frames are missing that were
-// promised. Each is synced through the descriptor it was made with.
+// promised. Each is synced through the mapping, or the descriptor, that it was
+// made with.
 func (l *Log) syncFiles() error {
 	if err := l.Err(); err != nil {
 		return err
@@ -153,12 +154,11 @@ func (l *Log) syncFiles() error {
 	// Under the lock, so that no frame is half stored at the target, and only for
 	// as long as it takes to note what to sync.
 	l.appendMu.Lock()
-	target := l.tail
+	from, target := l.Synced(), l.tail
 	l.batch = append(l.batch[:0], l.dirty...)
 	l.appendMu.Unlock()
 	for _, s := range l.batch {
-		s.releaseTo(min(int64(target-s.base()), s.limit))
-		if err := s.file.Sync(); err != nil {
+		if err := s.sync(max(0, int64(from-s.base())), s.bound(target)); err != nil {
 			// What the disk has is unknown from here on, and a second sync that
 			// succeeds would prove nothing: the kernel marks the pages clean.
 			return l.poisonWith(fmt.Errorf("commitlog: sync %s: %w", s.name, err))

@@ -201,10 +201,29 @@ func (g *gateFS) Create(name string, size int64) (vfs.File, error) {
 }
 
 func (f *gateFile) Sync() error {
-	if f.fs.beforeSync != nil {
-		f.fs.beforeSync()
-	}
+	f.fs.pass()
 	return f.File.Sync()
+}
+
+func (f *gateFile) Map(size int64) (vfs.Mapping, error) {
+	m, err := f.File.Map(size)
+	return &gateMapping{m, f.fs}, err
+}
+
+type gateMapping struct {
+	vfs.Mapping
+	fs *gateFS
+}
+
+func (m *gateMapping) Sync(off, n int64) error {
+	m.fs.pass()
+	return m.Mapping.Sync(off, n)
+}
+
+func (g *gateFS) pass() {
+	if g.beforeSync != nil {
+		g.beforeSync()
+	}
 }
 
 // Everybody who comes while a sync runs is covered by the next one.

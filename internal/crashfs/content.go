@@ -141,29 +141,35 @@ func (c *content) pages() []int64 {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// sync makes all sizes durable, and the newest version of every dirty page for
-// which write says so. The others look clean from now on.
-func (c *content) sync(write func(p int64) bool) {
+// sync makes all sizes durable, and the newest version of every dirty page of
+// part for which write says so; the others of part look clean from now on. What
+// is dirty elsewhere stays so.
+func (c *content) sync(part, write func(p int64) bool) {
 	k := len(c.sizes)
 	disk := make(map[int64]*page)
+	dirty := make(map[int64][]version)
 	for _, p := range c.pages() {
-		v := version{bytes: c.disk[p]}
-		if versions := c.dirty[p]; len(versions) > 0 {
-			if write(p) {
-				v = versions[len(versions)-1]
-			} else if p*pageBytes < c.size() {
-				if c.stale == nil {
-					c.stale = make(map[int64]bool)
-				}
-				c.stale[p] = true
+		v, versions := version{bytes: c.disk[p]}, c.dirty[p]
+		switch {
+		case len(versions) == 0:
+		case !part(p):
+			for _, later := range versions {
+				dirty[p] = append(dirty[p], version{bytes: c.kept(p, later, k)})
 			}
+		case write(p):
+			v = versions[len(versions)-1]
+		case p*pageBytes < c.size():
+			if c.stale == nil {
+				c.stale = make(map[int64]bool)
+			}
+			c.stale[p] = true
 		}
 		if b := c.kept(p, v, k); b != nil {
 			disk[p] = b
 		}
 	}
 	c.disk, c.diskSize = disk, c.sizeAt(k)
-	c.sizes, c.dirty = nil, nil
+	c.sizes, c.dirty = nil, dirty
 }
 
 // syncSome writes the pages for which write says so; nothing else is durable,

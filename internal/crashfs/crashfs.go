@@ -8,7 +8,7 @@
 // the difference is left after Crash.
 //
 // Bytes. A store, by WriteAt or between Reserve and Commit of a mapping, makes
-// every page of 4 KiB that it touches dirty until the file's next Sync. A dirty
+// every page of 4 KiB that it touches dirty until the next Sync of it. A dirty
 // page keeps the versions it went through since then: some of them if there are
 // many, always the newest. After a power cut the page is
 //
@@ -28,7 +28,8 @@
 // there, for its blocks never became the file's. A size says nothing about the
 // bytes below it; they may be zeros still.
 //
-// Sync makes bytes and size of one file durable, and never its name.
+// Sync makes bytes and size of one file durable, and never its name; Sync of a
+// mapping does so for the pages that its range touches and no others.
 //
 // Names. Create, MkdirAll, Rename, Remove and RemoveAll change names in folders.
 // Each change is there after a power cut or not, Rename as a whole, in any

@@ -3,6 +3,7 @@ package crashfs_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -132,6 +133,29 @@ func TestWhatIsSyncedStays(t *testing.T) {
 		require.NoError(t, err)
 		return tree(f) + "|" + string(b[page:page+3])
 	}))
+}
+
+// Catches: a sync of a range that makes more durable than it says, or less.
+func TestSyncOfARange(t *testing.T) {
+	t.Parallel()
+	f := crashfs.New(crashfs.Options{})
+	file := durable(t, f, "a", "....", 3*page)
+	m := mapped(t, file, 3*page)
+	for p := range int64(3) {
+		store(t, m, "new", p*page)
+	}
+	require.NoError(t, m.Sync(page+10, 1))
+	marks := func(f *crashfs.FS) string {
+		b, err := read(f, "a")
+		require.NoError(t, err)
+		return fmt.Sprintf("%q", []byte{b[0], b[page], b[2*page]})
+	}
+	assert.Equal(t, []string{`".n\x00"`, `".nn"`, `"nn\x00"`, `"nnn"`}, outcomes(f, marks))
+	f = f.Kill()
+	file, err := f.Open("a")
+	require.NoError(t, err)
+	require.NoError(t, mapped(t, file, 3*page).Sync(0, 3*page))
+	assert.Equal(t, []string{`"nnn"`}, outcomes(f, marks))
 }
 
 func TestSyncedBytesWithoutAName(t *testing.T) {

@@ -87,17 +87,22 @@ func (f *file) Size() (size int64, err error) {
 
 func (f *file) Sync() error {
 	return f.do(vfs.OpSync, 0, 0, func(how How) error {
-		toss := func(int64) bool { return f.fs.rng.IntN(2) == 0 }
-		switch how {
-		case Lose:
-			f.node.sync(toss)
-		case Partly:
-			f.node.syncSome(toss)
-		default:
-			f.node.sync(func(int64) bool { return true })
-		}
+		f.fs.syncLocked(f.node, how, func(int64) bool { return true })
 		return nil
 	})
+}
+
+// syncLocked syncs those pages of a file that part says.
+func (f *FS) syncLocked(n *node, how How, part func(p int64) bool) {
+	toss := func(int64) bool { return f.rng.IntN(2) == 0 }
+	switch how {
+	case Lose:
+		n.sync(part, toss)
+	case Partly:
+		n.syncSome(func(p int64) bool { return part(p) && toss(p) })
+	default:
+		n.sync(part, part)
+	}
 }
 
 func (f *file) Forget() error {

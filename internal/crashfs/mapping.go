@@ -30,6 +30,14 @@ func (m *mapping) Populate(off, n int64) error {
 	return m.do(vfs.OpPopulate, off, n, func() error { return nil })
 }
 
+func (m *mapping) Sync(off, n int64) error {
+	c := vfs.Call{Op: vfs.OpSync, Name: m.name, Off: off, Size: n}
+	return m.fs.do(c, func(how How) error {
+		m.fs.syncLocked(m.node, how, func(p int64) bool { return (p+1)*pageBytes > off && p*pageBytes < off+n })
+		return nil
+	})
+}
+
 func (m *mapping) Reserve(off, n int64) []byte {
 	buf := m.mem[off : off+n : off+n]
 	f := m.fs

@@ -181,6 +181,7 @@ type memMapping struct {
 
 func (p *memMapping) Release(off, n int64) error  { return nil }
 func (p *memMapping) Populate(off, n int64) error { return p.fs.enter(OpPopulate, p.name, off, n) }
+func (p *memMapping) Sync(off, n int64) error     { return p.fs.enter(OpSync, p.name, off, n) }
 func (p *memMapping) Reserve(off, n int64) []byte { return p.data[off : off+n : off+n] }
 func (p *memMapping) Commit(off, n int64) error   { return p.fs.enter(OpCommit, p.name, off, n) }
 func (p *memMapping) View(off, n int64) []byte    { return p.data[off : off+n : off+n] }

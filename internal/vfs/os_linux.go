@@ -168,6 +168,30 @@ func (m *mapped) Release(off, n int64) error {
 	return nil
 }
 
+// Sync uses msync, the one system call that syncs part of a file: fdatasync
+// would also write the pages that were populated ahead of the tail and have no
+// bytes yet, and leave them to fault once more.
+func (m *mapped) Sync(off, n int64) error {
+	page := int64(os.Getpagesize())
+	from, to := off&^(page-1), min(off+n, int64(len(m.data)))
+	if off < 0 || from >= to {
+		return nil
+	}
+	err := retry(func() error { return msync(m.data[from:to]) })
+	if err != nil {
+		return fmt.Errorf("vfs: sync %d bytes at %d: %w", n, off, err)
+	}
+	return nil
+}
+
+func msync(b []byte) error {
+	_, _, errno := syscall.Syscall(syscall.SYS_MSYNC, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MS_SYNC)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 func (m *mapped) Reserve(off, n int64) []byte { return m.data[off : off+n : off+n] }
 func (m *mapped) Commit(off, n int64) error   { return nil }
 func (m *mapped) View(off, n int64) []byte    { return m.data[off : off+n : off+n] }

@@ -16,11 +16,13 @@ type unmapped struct {
 
 // Unmapped returns a Mapping of f for where Map is not to be had, or not wanted.
 // Reserve hands out a reused buffer and Commit writes it; View returns nil;
-// Populate, Release and Unmap do nothing. f must stay open.
+// Populate, Release and Unmap do nothing; Sync syncs all of f, which must stay
+// open.
 func Unmapped(f File) Mapping { return &unmapped{file: f} }
 
 func (u *unmapped) Populate(off, n int64) error { return nil }
 func (u *unmapped) Release(off, n int64) error  { return nil }
+func (u *unmapped) Sync(off, n int64) error     { return u.file.Sync() }
 
 func (u *unmapped) Reserve(off, n int64) []byte {
 	if int64(cap(u.scratch)) >= n {

@@ -100,8 +100,8 @@ type File interface {
 // by Reserve and Commit so that the second kind, and a file system that loses
 // unsynced pages at will, can stand behind the same code.
 //
-// Reserve and Commit belong to one writer at a time. View, Populate and, for
-// mapped bytes that are already committed, loads may run beside it. Nothing may
+// Reserve and Commit belong to one writer at a time. View, Populate, Sync and,
+// for mapped bytes that are already committed, loads may run beside it. Nothing may
 // run beside or after Unmap.
 //
 // A load or store of mapped bytes may fault (I/O error, file cut by somebody
@@ -128,6 +128,11 @@ type Mapping interface {
 	// Commit ends the store at off: the first n reserved bytes are in the page
 	// cache when it returns, and survive the end of this process.
 	Commit(off, n int64) error
+
+	// Sync makes [off, off+n) durable, and the file's size, as File.Sync does for
+	// the whole file; what is dirty elsewhere in it may stay so. As there, nothing
+	// may be assumed after an error, and a second Sync proves nothing.
+	Sync(off, n int64) error
 
 	// View returns the bytes [off, off+n) to load from, or nil when only ReadAt
 	// serves. The slice is valid until Unmap and must not be stored to.

@@ -18,6 +18,7 @@ import (
 
 const (
 	unflushedBytes = 16 * mib // of queue entries not yet in files, all queues together
+	keptBytes      = 8 * mib  // of those in files that stay in memory: 400,000 messages
 	openQueueFiles = 256      // descriptors of queue files
 	syncBytes      = 64 * mib // a Written message is synced at the latest when so much follows it
 )
@@ -174,6 +175,7 @@ func (b *Broker) missJournal() error {
 func (b *Broker) openFolders() (err error) {
 	b.entries, err = consumequeue.Open(b.fs, b.path("consumequeue"), consumequeue.Options{
 		MaxUnflushed: unflushedBytes,
+		MaxKept:      keptBytes,
 		MaxOpen:      openQueueFiles,
 		Full:         b.upkeep.wantFlush,
 	})

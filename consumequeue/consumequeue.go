@@ -57,6 +57,11 @@ type Options struct {
 	// Stats().Unflushed is far above. Default 16 MiB.
 	MaxUnflushed int64
 
+	// MaxKept bounds the memory, in bytes, of entries that are in files and stay
+	// in memory nevertheless, the newest ones, so that who reads near the end
+	// makes no system call. Default 0: none.
+	MaxKept int64
+
 	// MaxOpen bounds the open files. More are open only while more goroutines
 	// than that read files. Default 256.
 	MaxOpen int
@@ -95,7 +100,8 @@ type Store struct {
 	handles handles
 	dirty   dirty
 
-	unflushed atomic.Int64 // bytes of all chunks in memory
+	unflushed atomic.Int64 // bytes of chunks that are in no file
+	kept      atomic.Int64 // bytes of those that are
 	waiting   atomic.Int64 // bytes of full chunks since the last Flush began
 	writes    atomic.Int64 // to files
 	written   atomic.Int64 // bytes
@@ -107,8 +113,9 @@ type Store struct {
 	fullMu sync.Mutex // protects full and the listed mark of queues
 	full   []*Queue   // what the next Flush has to look at
 
-	flushMu sync.Mutex // one Flush at a time; protects scratch
+	flushMu sync.Mutex // one Flush at a time; protects the two below
 	scratch []byte
+	parts   []keptPart // oldest first
 
 	syncMu sync.Mutex // one Sync or Sweep at a time; protects ripe
 	ripe   []*topic   // dropped before the last Sweep: the next one removes their files
@@ -181,6 +188,7 @@ type Stats struct {
 	Queues    int   // that exist
 	OpenFiles int   // descriptors held
 	Unflushed int64 // bytes of memory for entries that are in no file
+	Kept      int64 // bytes of memory for entries that are
 	Writes    int64 // to files, since Open
 	Written   int64 // bytes written to files, since Open
 }
@@ -190,6 +198,7 @@ func (s *Store) Stats() Stats {
 	st := Stats{
 		OpenFiles: s.handles.count(),
 		Unflushed: s.unflushed.Load(),
+		Kept:      s.kept.Load(),
 		Writes:    s.writes.Load(),
 		Written:   s.written.Load(),
 	}

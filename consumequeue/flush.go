@@ -14,8 +14,8 @@ import (
 // the system call (0.5 µs) over 3,000 entries.
 const scratchEntries = 64 << 10 / EntrySize
 
-// Flush appends full chunks to their files, without syncing them, and takes
-// them out of memory. If that leaves more than three quarters of MaxUnflushed,
+// Flush appends full chunks to their files, without syncing them; they stay in
+// memory, up to MaxKept, for readers near the end. If that leaves more than three quarters of MaxUnflushed,
 // the queues with most in memory are written too, down to half. After an error
 // everything that could not be written is still in memory and tried again by
 // the next Flush.
@@ -63,7 +63,7 @@ func (s *Store) flushFullest() error {
 	}
 	var cs []candidate
 	for _, q := range s.queues() {
-		if n := q.view.Load().bytes(); n > 0 {
+		if _, n := q.view.Load().bytes(); n > 0 {
 			cs = append(cs, candidate{q, n})
 		}
 	}
@@ -99,7 +99,7 @@ func (q *Queue) flush(early bool) error {
 	first := q.Min() // after the view: see Capture
 	if !early && to-v.flushed < chunkEntries {
 		// Listed by Trim: nothing to write, but chunks below min can go.
-		if first > v.flushed {
+		if first > v.start() {
 			q.release(v.stays(first, to))
 		}
 		return nil
@@ -109,8 +109,32 @@ func (q *Queue) flush(early bool) error {
 			return err
 		}
 	}
-	q.release(to)
+	if early {
+		q.release(to) // memory is what it is about
+		return nil
+	}
+	q.publish(func(v *view) *view { return v.filed(to) })
+	q.topic.store.keep(q, to)
 	return nil
+}
+
+// keptPart is what one flush of a queue left in memory: all below to.
+type keptPart struct {
+	queue *Queue
+	to    coord.Offset
+}
+
+// keep notes what was flushed last, and drops from memory what was flushed
+// first, down to MaxKept. Parts of queues that were trimmed or dropped meanwhile
+// hold nothing any more; a full part is a chunk at least, so that there are
+// never more of those than the bound on their number says. The caller holds
+// flushMu.
+func (s *Store) keep(q *Queue, to coord.Offset) {
+	s.parts = append(s.parts, keptPart{q, to})
+	for len(s.parts) > 0 && (s.kept.Load() > s.opts.MaxKept || int64(len(s.parts)) > s.opts.MaxKept/(chunkEntries*EntrySize)) {
+		s.parts[0].queue.release(s.parts[0].to)
+		s.parts = slices.Delete(s.parts, 0, 1)
+	}
 }
 
 // stays returns the start of the first chunk that has to stay when entries below

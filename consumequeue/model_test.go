@@ -41,6 +41,7 @@ type model struct {
 	fsys *vfs.Mem
 	s    *consumequeue.Store
 	qs   []*modelQueue
+	kept int64 // MaxKept
 
 	// The last checkpoint, and what was patched since.
 	states  map[coord.TopicID]consumequeue.State
@@ -51,7 +52,7 @@ func (m *model) queue(q *modelQueue) *consumequeue.Queue { return m.s.Queue("t",
 
 func (m *model) open() {
 	var err error
-	m.s, err = consumequeue.Open(m.fsys, root, consumequeue.Options{MaxUnflushed: 48 << 10, MaxOpen: 2})
+	m.s, err = consumequeue.Open(m.fsys, root, consumequeue.Options{MaxUnflushed: 48 << 10, MaxKept: m.kept, MaxOpen: 2})
 	require.NoError(m.t, err)
 }
 
@@ -224,6 +225,7 @@ func runModel(t *testing.T, seed uint64) {
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), fsys: newMem(),
 		patched: make(map[coord.TopicID]map[coord.Offset]bool),
 	}
+	m.kept = []int64{0, 50 << 10, 1 << 20}[m.rand.IntN(3)]
 	m.open()
 	for name := range coord.TopicID(4) {
 		m.qs = append(m.qs, &modelQueue{name: name})
@@ -231,6 +233,7 @@ func runModel(t *testing.T, seed uint64) {
 	for range 400 {
 		m.step()
 		require.GreaterOrEqual(t, m.s.Stats().Unflushed, int64(0))
+		require.LessOrEqual(t, m.s.Stats().Kept, m.kept)
 	}
 	require.NoError(t, m.s.Flush())
 	for _, q := range m.qs {

@@ -17,7 +17,7 @@ import (
 // before end passes its start.
 //
 // The flusher (who holds fileMu) writes entries to the file and only after that
-// publishes a view without them. To take the last chunk too, which the writer
+// publishes a view that has them in files, and later one without them. To take the last chunk too, which the writer
 // may be storing into, it first sets the sealed bit of end. The writer advances
 // end by compare-and-swap: if the seal came first it fails, and the entry goes
 // to another chunk; if the entry came first the seal covers it. Either way no
@@ -25,7 +25,7 @@ import (
 //
 // A reader loads end, then the view. In this order, and because views are
 // published before the end that needs them, the view it gets has every entry
-// below that end, in a chunk or, below flushed, in a file. If a flush comes
+// below that end, in a chunk or, below its start, in a file. If a flush comes
 // between the loads, or right after them, the reader has either the view from
 // before, whose chunks stay in memory as long as it looks at them, or the one
 // after, which was published when the file had the entries already. There is no
@@ -33,7 +33,8 @@ import (
 //
 // Invariants:
 //  1. min <= end; both only advance (Restore sets them once, at open).
-//  2. The chunks of the published view cover flushed to end without a gap.
+//  2. The chunks of the published view cover start to end without a gap, and
+//     start is at most flushed.
 //  3. Entries from min to flushed are in files, though not yet synced.
 type Queue struct {
 	end  atomic.Int64 // offset after the last entry, shifted left by one; bit 0: sealed
@@ -200,14 +201,24 @@ func (q *Queue) raiseMin(to coord.Offset) {
 // release publishes a view without what is below to, which is in files or not
 // wanted. It drops whole chunks: the last of those below to must end there.
 func (q *Queue) release(to coord.Offset) {
+	q.publish(func(v *view) *view { return v.without(to) })
+}
+
+// publish replaces the view by what change makes of it, and accounts for the
+// memory.
+func (q *Queue) publish(change func(*view) *view) {
 	for {
 		old := q.view.Load()
-		next, freed := old.without(to)
+		next := change(old)
 		if next == old {
 			return
 		}
 		if q.view.CompareAndSwap(old, next) {
-			q.topic.store.unflushed.Add(-freed)
+			s := q.topic.store
+			keptBefore, unflushedBefore := old.bytes()
+			kept, unflushed := next.bytes()
+			s.kept.Add(kept - keptBefore)
+			s.unflushed.Add(unflushed - unflushedBefore)
 			return
 		}
 	}
@@ -221,7 +232,7 @@ func (q *Queue) Trim(to coord.Offset) {
 		to = end
 	}
 	q.raiseMin(to)
-	if to > q.view.Load().flushed {
+	if to > q.view.Load().start() {
 		q.topic.store.list(q)
 	}
 }

@@ -28,9 +28,9 @@ func (q *Queue) Read(from coord.Offset, dst []Entry) (int, error) {
 		dst = dst[:n]
 	}
 	n := 0
-	for n < len(dst) && from+coord.Offset(n) < v.flushed {
+	for n < len(dst) && from+coord.Offset(n) < v.start() {
 		off := from + coord.Offset(n)
-		got, err := q.readFile(off, min(v.flushed-off, coord.Offset(len(dst)-n)), dst[n:])
+		got, err := q.readFile(off, min(v.start()-off, coord.Offset(len(dst)-n)), dst[n:])
 		n += got
 		if err != nil {
 			return n, err
@@ -99,12 +99,13 @@ func (q *Queue) Patch(off coord.Offset, e Entry) error {
 		if off < q.Min() {
 			return ErrTrimmed
 		}
+		if off >= v.start() && !q.view.CompareAndSwap(v, v.patch(off, e)) {
+			continue
+		}
 		if off < v.flushed {
 			return q.patchFile(off, e)
 		}
-		if q.view.CompareAndSwap(v, v.patch(off, e)) {
-			return nil
-		}
+		return nil
 	}
 }
 

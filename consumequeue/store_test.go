@@ -193,6 +193,48 @@ func TestFullAsksForLargeWrites(t *testing.T) {
 	require.Zero(t, calls)
 }
 
+// What was flushed last is read without a system call, and no more of it stays
+// in memory than was asked for.
+func TestNewestEntriesStayInMemory(t *testing.T) {
+	t.Parallel()
+	const kept = 200 << 10 // ten chunks
+	fsys := newMem()
+	s := open(t, fsys, consumequeue.Options{MaxKept: kept})
+	one, other := s.Queue("t", 8, 0), s.Queue("t", 8, 1)
+	for range 30 {
+		fill(one, 2048)
+		fill(other, 1024)
+		require.NoError(t, s.Flush())
+		require.LessOrEqual(t, s.Stats().Kept, int64(kept))
+	}
+	require.Greater(t, s.Stats().Kept, int64(kept/2))
+	reads := fsys.Calls(vfs.OpRead)
+	near := make([]consumequeue.Entry, 4000)
+	n, err := one.Read(one.End()-4000, near)
+	require.NoError(t, err)
+	require.Equal(t, 4000, n)
+	require.Equal(t, reads, fsys.Calls(vfs.OpRead), "the newest are in memory, of either queue")
+	_, err = other.Read(other.End()-2000, near)
+	require.NoError(t, err)
+	require.Equal(t, reads, fsys.Calls(vfs.OpRead))
+	requireOwn(t, 0, all(t, one))
+	require.Greater(t, fsys.Calls(vfs.OpRead), reads)
+
+	// An entry that is kept is restored in memory and in the file.
+	off := one.End() - 3000
+	require.Less(t, off, one.Capture().Flushed)
+	require.NoError(t, one.Patch(off, entry(7)))
+	require.Equal(t, entry(7), all(t, one)[off])
+	for range 30 {
+		fill(other, 2048)
+		require.NoError(t, s.Flush())
+	}
+	require.Equal(t, entry(7), all(t, one)[off])
+
+	s.Drop("t", 8)
+	require.Zero(t, s.Stats().Kept)
+}
+
 func TestSweepRemovesWhatTheCaptureDoesNotName(t *testing.T) {
 	t.Parallel()
 	const file = consumequeue.FileEntries

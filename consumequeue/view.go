@@ -17,17 +17,27 @@ type chunk struct {
 // view is what of a queue is in memory: an immutable snapshot that readers load
 // without a lock.
 //
-//	files          | chunks
-//	min … flushed-1|flushed … end-1
+//	in files               |
+//	min …       … flushed-1|
+//	      chunks: start …           … end-1
 //
-// Chunks follow each other without gaps, the first one starts at flushed.
-// "Immutable" has two exceptions, neither of which a reader can see: the writer
+// Chunks follow each other without gaps; the first one starts at flushed, or
+// before it where entries that are in files are kept for readers near the end.
+// flushed is always between two chunks. "Immutable" has two exceptions, neither of which a reader can see: the writer
 // stores entries beyond the published end into the last chunk, and it extends
 // the array behind chunks beyond its length.
 type view struct {
 	flushed coord.Offset
 	chunks  []chunk
 	patched map[coord.Offset]Entry // restored entries that supersede those in chunks; nearly always nil
+}
+
+// start returns the first offset that is in memory.
+func (v *view) start() coord.Offset {
+	if len(v.chunks) == 0 {
+		return v.flushed
+	}
+	return v.chunks[0].start
 }
 
 // noEntries is the view of every queue that never had an entry.
@@ -39,25 +49,32 @@ func (v *view) with(c chunk) *view {
 	return &view{flushed: v.flushed, chunks: append(v.chunks, c), patched: v.patched}
 }
 
-// without returns the view without what is below to, and the bytes this frees.
-// Chunks are dropped whole: to is the start of one, or the end of them all.
-func (v *view) without(to coord.Offset) (*view, int64) {
+// filed returns the view with everything below to in files, and kept.
+func (v *view) filed(to coord.Offset) *view {
 	if to <= v.flushed {
-		return v, 0
+		return v
 	}
-	var freed int64
+	return &view{flushed: to, chunks: v.chunks, patched: v.patched}
+}
+
+// without returns the view without what is below to. Chunks are dropped whole:
+// to is the start of one, or the end of them all.
+func (v *view) without(to coord.Offset) *view {
+	if to <= v.start() {
+		return v
+	}
 	n := 0
-	for ; n < len(v.chunks) && v.chunks[n].start < to; n++ {
-		freed += int64(len(v.chunks[n].data))
+	for n < len(v.chunks) && v.chunks[n].start < to {
+		n++
 	}
 	// A fresh array, or the dropped chunks would stay reachable through the
 	// front of the old one.
-	next := &view{flushed: to, chunks: append([]chunk(nil), v.chunks[n:]...)}
+	next := &view{flushed: max(v.flushed, to), chunks: append([]chunk(nil), v.chunks[n:]...)}
 	if v.patched != nil {
 		next.patched = maps.Clone(v.patched)
 		maps.DeleteFunc(next.patched, func(off coord.Offset, _ Entry) bool { return off < to })
 	}
-	return next, freed
+	return next
 }
 
 // patch returns the view with a restored entry.
@@ -70,16 +87,21 @@ func (v *view) patch(off coord.Offset, e Entry) *view {
 	return &view{flushed: v.flushed, chunks: v.chunks, patched: patched}
 }
 
-// bytes returns how much memory the chunks take.
-func (v *view) bytes() (n int64) {
+// bytes returns how much memory the chunks take: those in files, which are only
+// kept, and the others.
+func (v *view) bytes() (kept, unflushed int64) {
 	for _, c := range v.chunks {
-		n += int64(len(c.data))
+		if c.start < v.flushed {
+			kept += int64(len(c.data))
+		} else {
+			unflushed += int64(len(c.data))
+		}
 	}
-	return n
+	return kept, unflushed
 }
 
 // find returns the index of the chunk that holds off, which is at or above
-// flushed.
+// start.
 func (v *view) find(off coord.Offset) int {
 	last := len(v.chunks) - 1
 	if v.chunks[last].start <= off { // a consumer that keeps up
@@ -103,7 +125,7 @@ func (v *view) span(i int, off, to coord.Offset) (c chunk, n int) {
 }
 
 // read fills dst with the entries from off on. The caller has loaded the
-// queue's end before the view, and stays between flushed and that end.
+// queue's end before the view, and stays between start and that end.
 func (v *view) read(off coord.Offset, dst []Entry) {
 	to := off + coord.Offset(len(dst))
 	for i, at := v.find(off), 0; at < len(dst); i++ {

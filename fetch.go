@@ -67,8 +67,9 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		case !filter.matchTag(v.Tag):
 			out.unwanted = append(out.unwanted, cl)
 		default:
-			out.messages = append(out.messages, Message{})
-			f.fill(&out.messages[len(out.messages)-1], q, &v, r)
+			n := len(out.messages)
+			out.messages = out.messages[:n+1] // zero already
+			f.fill(&out.messages[n], q, &v, r)
 			out.claims = append(out.claims, cl)
 		}
 		return true

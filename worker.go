@@ -4,14 +4,16 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/pocketmq/mq/internal/coord"
 )
 
 // maxBatch is how many messages a worker takes at once: enough that what is
 // done once per batch (locks, an ack frame, allocations) costs a few
-// nanoseconds a message, few enough that they stay in the processor's cache.
-const maxBatch = 64
+// nanoseconds a message, few enough that they stay in the processor's cache; and
+// as many as the allocator has room for in 16 KiB, besides a word of its own.
+const maxBatch = (16*kib - 8) / int(unsafe.Sizeof(Message{}))
 
 // batch is messages of one queue that are being handled: by the worker that
 // took them and, when that is stuck in a handler, by others.
@@ -339,9 +341,7 @@ func (c *PushConsumer) newBatchLocked(cur *cursor, start coord.Position) *batch 
 
 // freeLocked keeps a settled batch for later, without what it held.
 func (c *PushConsumer) freeLocked(b *batch) {
-	for i := range b.items {
-		b.state[i].Store(itemOpen)
-	}
+	b.state = [maxBatch]atomic.Uint32{} // nobody is at it any more
 	clear(b.items)
 	b.items = b.items[:0]
 	b.next.Store(0)

@@ -50,14 +50,30 @@ type testFile struct {
 	fs *testFS
 }
 
-func (f *testFile) Sync() error {
-	f.fs.syncs.Add(1)
-	if hook := f.fs.sync.Load(); hook != nil {
+func (f *testFile) Sync() error { return f.fs.syncing(f.File.Sync) }
+
+func (f *testFile) Map(size int64) (vfs.Mapping, error) {
+	m, err := f.File.Map(size)
+	return &testMapping{m, f.fs}, err
+}
+
+type testMapping struct {
+	vfs.Mapping
+	fs *testFS
+}
+
+func (m *testMapping) Sync(off, n int64) error {
+	return m.fs.syncing(func() error { return m.Mapping.Sync(off, n) })
+}
+
+func (fs *testFS) syncing(sync func() error) error {
+	fs.syncs.Add(1)
+	if hook := fs.sync.Load(); hook != nil {
 		if err := (*hook)(); err != nil {
 			return err
 		}
 	}
-	return f.File.Sync()
+	return sync()
 }
 
 func (f *testFile) ReadAt(p []byte, off int64) (int, error) {

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -54,7 +55,7 @@ func (l *Lock) Unlock() error {
 	var err error
 	l.once.Do(func() {
 		_ = l.file.Truncate(0) // the id that is in it means nothing from now on
-		err = l.file.Close()
+		err = errors.Join(unlock(l.file), l.file.Close())
 	})
 	return err
 }

@@ -12,3 +12,5 @@ import (
 func openLocked(path string) (f *os.File, held bool, err error) {
 	return nil, false, errors.ErrUnsupported
 }
+
+func unlock(*os.File) error { return errors.ErrUnsupported }

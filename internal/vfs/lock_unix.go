@@ -26,3 +26,8 @@ func openLocked(path string) (f *os.File, held bool, err error) {
 	}
 	return f, false, nil
 }
+
+// unlock lets go of the lock at once. Closing would do when the last copy of the
+// descriptor is gone, and a child that another goroutine is just starting has
+// one until it runs its own program.
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

@@ -64,3 +64,19 @@ func TestAllocateAsksFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, list)
 }
+
+// A child that is being started has a copy of every descriptor for a moment.
+// Catches: a store that was closed and cannot be opened at once.
+func TestUnlockedInSpiteOfCopies(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "LOCK")
+	l, err := LockFile(path)
+	require.NoError(t, err)
+	held, err := syscall.Dup(int(l.file.Fd()))
+	require.NoError(t, err)
+	defer syscall.Close(held)
+	require.NoError(t, l.Unlock())
+	l, err = LockFile(path)
+	require.NoError(t, err)
+	require.NoError(t, l.Unlock())
+}

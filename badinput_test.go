@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -290,19 +289,6 @@ func TestBadDirectories(t *testing.T) {
 		_, err := mq.Open(dir, nil)
 		require.ErrorIs(t, err, mq.ErrDirectory, name)
 	}
-}
-
-func TestUnwritableDirectory(t *testing.T) {
-	t.Parallel()
-	if runtime.GOOS == "windows" || os.Getuid() == 0 {
-		t.Skip("nothing is unwritable to root")
-	}
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o500)) //nolint:gosec // that is the point
-	_, err := mq.Open(dir, nil)
-	require.ErrorIs(t, err, mq.ErrDirectory)
-	_, err = mq.Open(filepath.Join(dir, "below"), nil)
-	require.ErrorIs(t, err, mq.ErrDirectory)
 }
 
 // TestNewerVersion: a store of a format that is not known here is left alone.

@@ -16,23 +16,47 @@ func FuzzDecodeMessage(f *testing.F) {
 	}} {
 		f.Add(encode(f, m, "body"))
 	}
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		var v record.View
-		if record.DecodeMessage(payload, &v) != nil {
-			return
+	for _, again := range againRows {
+		if again.DeliverAt == 0 {
+			f.Add(encode(f, record.Message{Topic: 64, BornAt: 1, Tag: "t", Again: again, Keys: []string{"k"}}, "body"))
 		}
-		var m record.Message
-		v.Unpack(string(v.Text()), &m)
-		if again := encode(t, m, string(v.Body)); !bytes.Equal(payload, again) {
-			t.Fatalf("%x\nbecame\n%x", payload, again)
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) { fuzzMessage(t, payload, record.DecodeMessage) })
+}
+
+func FuzzDecodeDelayed(f *testing.F) {
+	for _, again := range againRows {
+		if again.DeliverAt != 0 {
+			f.Add(encode(f, record.Message{Topic: 64, Tag: "t", Again: again, ShardingKey: "s"}, "body"))
 		}
-		if n, ok := record.HeadLen(payload); !ok || n != len(payload)-len(v.Body) {
-			t.Fatalf("HeadLen: %d, %v", n, ok)
-		}
-		if len(m.Keys) != v.Keys() || len(m.Properties) != v.Properties() {
-			t.Fatal("counts")
-		}
-	})
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) { fuzzMessage(t, payload, record.DecodeDelayed) })
+}
+
+func fuzzMessage(t *testing.T, payload []byte, decode func([]byte, *record.View) error) {
+	var v record.View
+	if decode(payload, &v) != nil {
+		return
+	}
+	var m record.Message
+	v.Unpack(string(v.Text()), &m)
+	if again := encode(t, m, string(v.Body)); !bytes.Equal(payload, again) {
+		t.Fatalf("%x\nbecame\n%x", payload, again)
+	}
+	if n, ok := record.HeadLen(payload); !ok || n != len(payload)-len(v.Body) {
+		t.Fatalf("HeadLen: %d, %v", n, ok)
+	}
+	if len(m.Keys) != v.Keys() || len(m.Properties) != v.Properties() {
+		t.Fatal("counts")
+	}
+	var again record.Again
+	if m.Again != nil {
+		again = *m.Again
+	}
+	if v.DeliverAt() != again.DeliverAt || v.Identity() != again.Identity || v.Due() != again.Due ||
+		(v.Origin() == nil) != (again.Origin == nil) {
+		t.Fatal("fields of what is stored again")
+	}
 }
 
 // FuzzHeadLen: the head of a payload is asked for before its hash was checked.
@@ -51,6 +75,7 @@ func FuzzDecodeTopicDelete(f *testing.F) { fuzzSmall(f, record.KindTopicDelete) 
 func FuzzDecodeGroup(f *testing.F)       { fuzzSmall(f, record.KindGroup) }
 func FuzzDecodeGroupDelete(f *testing.F) { fuzzSmall(f, record.KindGroupDelete) }
 func FuzzDecodeStart(f *testing.F)       { fuzzSmall(f, record.KindStart) }
+func FuzzDecodeSettle(f *testing.F)      { fuzzSmall(f, record.KindSettle) }
 
 func fuzzSmall(f *testing.F, k record.Kind) {
 	for _, row := range smallRows {

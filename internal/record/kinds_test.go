@@ -2,6 +2,7 @@ package record_test
 
 import (
 	"encoding/hex"
+	"math"
 	"strings"
 	"testing"
 
@@ -42,6 +43,9 @@ func decodeSmall(payload []byte) (small, error) {
 		return &v, err
 	case record.KindGroupDelete:
 		v, err := record.DecodeGroupDelete(payload)
+		return &v, err
+	case record.KindSettle:
+		v, err := record.DecodeSettle(payload)
 		return &v, err
 	default:
 		v, err := record.DecodeStart(payload)
@@ -100,6 +104,11 @@ var smallRows = map[string]struct {
 	"reset": {
 		&record.Start{ID: 80, Group: 64, Topic: 72, Reset: true},
 		"07 0a 08 09 01 00 00",
+	},
+	"settlement": {&record.Settle{Due: record.Due{At: 300, Position: 64}}, "09 ac02 08"},
+	"settlement of the last": {
+		&record.Settle{Due: record.Due{At: math.MaxInt64, Position: lastPosition}},
+		"09 ffffffffffffffff7f ffffffffffff3f",
 	},
 }
 
@@ -178,6 +187,9 @@ func TestKindsDecodeErrors(t *testing.T) {
 		"start no group":           {"07 00 00 09 00 00 00", record.ErrMalformed},
 		"start no topic":           {"07 00 08 00 00 00 00", record.ErrMalformed},
 		"start unknown flag":       {"07 00 08 09 80 00 00", record.ErrUnknown},
+		"settlement of no time":    {"09 00 08", record.ErrMalformed},
+		"settlement of no record":  {"09 01 00", record.ErrMalformed},
+		"settlement time too late": {"09 80808080808080808001 08", record.ErrMalformed},
 		"start too many offsets":   {"07 00 08 09 00 00 8108" + strings.Repeat("00", 1025), record.ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,7 +207,7 @@ func TestDecodeAnotherKind(t *testing.T) {
 	for name, row := range smallRows {
 		t.Run(name, func(t *testing.T) {
 			payload := put(t, row.r)
-			for k := range record.KindStart + 2 {
+			for k := range record.KindSettle + 2 {
 				if k == record.Kind(payload[0]) {
 					continue
 				}
@@ -208,6 +220,7 @@ func TestDecodeAnotherKind(t *testing.T) {
 				_, errs[record.KindGroup] = record.DecodeGroup(other)
 				_, errs[record.KindGroupDelete] = record.DecodeGroupDelete(other)
 				_, errs[record.KindStart] = record.DecodeStart(other)
+				_, errs[record.KindSettle] = record.DecodeSettle(other)
 				require.ErrorIs(t, errs[record.Kind(payload[0])], record.ErrMalformed)
 			}
 		})
@@ -246,6 +259,9 @@ func TestValidate(t *testing.T) {
 		"start without group":      &record.Start{Topic: 8},
 		"start without topic":      &record.Start{Group: 8},
 		"start at negative offset": &record.Start{Group: 8, Topic: 8, Offsets: []record.Offset{-1}},
+		"settlement of no time":    &record.Settle{Due: record.Due{Position: 8}},
+		"settlement before time":   &record.Settle{Due: record.Due{At: -1, Position: 8}},
+		"settlement of no record":  &record.Settle{Due: record.Due{At: 1}},
 		"start of too many queues": &record.Start{Group: 8, Topic: 8, Offsets: make([]record.Offset, record.MaxQueues+1)},
 	} {
 		t.Run(name, func(t *testing.T) { require.ErrorIs(t, r.Validate(), record.ErrInvalid) })
@@ -270,8 +286,8 @@ func TestKindString(t *testing.T) {
 	require.Equal(t, "message", record.KindMessage.String())
 	require.Equal(t, "start", record.KindStart.String())
 	require.Equal(t, "kind 0", record.Kind(0).String())
-	require.Equal(t, "kind 8", record.Kind(8).String())
-	for k := record.KindMessage; k <= record.KindStart; k++ {
+	require.Equal(t, "kind 10", record.Kind(10).String())
+	for k := record.KindMessage; k <= record.KindSettle; k++ {
 		require.NotContains(t, k.String(), "kind ")
 	}
 }
@@ -287,6 +303,8 @@ func TestHeadLen(t *testing.T) {
 	payload := encode(t, record.Message{Topic: 8, Tag: "tag", Keys: []string{"key"}}, "")
 	_, ok = record.HeadLen(payload[:len(payload)-1])
 	require.False(t, ok, "a head cut short")
+	_, ok = record.HeadLen([]byte{byte(record.KindDelayed)})
+	require.False(t, ok, "a delayed message cut short")
 	n, ok := record.HeadLen([]byte{200, 1, 2})
 	require.True(t, ok, "a later version's kind: its hash can be checked")
 	require.Equal(t, 3, n)

@@ -25,12 +25,20 @@ import (
 //
 // All but the body is the head. Three words are written and read at once, so a
 // message with a tag alone costs 24 bytes and three stores. Meta is a sequence
-// of fields, at most one of the first two, in this order; the lengths are u16:
+// of fields in this order, at most one of each but the last two; the lengths are
+// u16 (those from 'D' to 'O' are in again.go):
 //
 //	'B' | born at i64                           when it was made, Unix ms
+//	'D' | deliver at i64                        of a delayed message, and of no other
+//	'I' | epoch u32 | position i64              the id it was first stored under
+//	'W' | at i64 | position i64                 the delayed message that this delivers
+//	'O' | len | origin                          of a retry or a dead letter
 //	'S' | len | sharding key                    never empty
 //	'K' | len | key                             in the sender's order
 //	'P' | name len | value len | name | value   names ascend and differ
+//
+// A delayed message is the same under another kind: what will be a message when
+// its time has come. It has no offset yet, which is 0.
 const (
 	fixedHead     = 24
 	bornAtField   = 1 + 8
@@ -61,6 +69,10 @@ type Message struct {
 	ShardingKey string
 	Keys        []string
 	Properties  map[string]string
+
+	// Again is nil for all that is stored once. With a DeliverAt the message is a
+	// delayed one.
+	Again *Again
 }
 
 // HeadSize returns the length of the message's head. It fails with ErrTooLong,
@@ -73,6 +85,13 @@ func (m *Message) HeadSize() (int, error) {
 	size := fixedHead + len(m.Tag)
 	if m.BornAt != 0 {
 		size += bornAtField
+	}
+	if m.Again != nil {
+		n, err := m.Again.size()
+		if err != nil {
+			return 0, err
+		}
+		size += n
 	}
 	if m.ShardingKey != "" {
 		if len(m.ShardingKey) > MaxShardingKey {
@@ -110,10 +129,16 @@ func (m *Message) PutHead(dst []byte) {
 	if excess != 0 || m.Topic == 0 {
 		panic("record: encode message: a coordinate or a length is out of range")
 	}
+	kind := KindMessage
+	if m.Again != nil && m.Again.DeliverAt != 0 {
+		if kind = KindDelayed; m.Offset != 0 {
+			panic("record: encode delayed message: it has an offset")
+		}
+	}
 	// A clock far off must not stop a store: the nearest time that fits.
 	stored := uint64(min(max(m.StoredAt, 0), low48))
 	_ = dst[fixedHead-1]
-	binary.LittleEndian.PutUint64(dst[0:8], uint64(KindMessage)|uint64(tag)<<8|uint64(m.Topic)>>alignShift<<16)
+	binary.LittleEndian.PutUint64(dst[0:8], uint64(kind)|uint64(tag)<<8|uint64(m.Topic)>>alignShift<<16)
 	binary.LittleEndian.PutUint64(dst[8:16], uint64(m.Queue)|uint64(m.Offset)<<16)
 	binary.LittleEndian.PutUint64(dst[16:24], uint64(meta)|stored<<16)
 	copy(dst[fixedHead:], m.Tag)
@@ -125,7 +150,7 @@ func (m *Message) PutHead(dst []byte) {
 }
 
 func (m *Message) hasMeta() bool {
-	return m.BornAt != 0 || m.ShardingKey != "" || len(m.Keys) != 0 || len(m.Properties) != 0
+	return m.BornAt != 0 || m.Again != nil || m.ShardingKey != "" || len(m.Keys) != 0 || len(m.Properties) != 0
 }
 
 // putMeta fills dst with the fields. It appends within dst's length, so what
@@ -135,6 +160,9 @@ func (m *Message) putMeta(dst []byte) {
 	if m.BornAt != 0 {
 		out = append(out, fieldBornAt)
 		out = binary.LittleEndian.AppendUint64(out, uint64(m.BornAt))
+	}
+	if m.Again != nil {
+		out = m.Again.append(out)
 	}
 	if m.ShardingKey != "" {
 		out = appendKey(out, fieldShardingKey, m.ShardingKey)

@@ -173,7 +173,7 @@ func TestMessageLimits(t *testing.T) {
 func TestMessageLongestHead(t *testing.T) {
 	t.Parallel()
 	m := record.Message{
-		Topic: 8, BornAt: 1, Tag: strings.Repeat("t", record.MaxTag),
+		Topic: 8, BornAt: 1, Tag: strings.Repeat("t", record.MaxTag), Again: longestAgain(),
 		ShardingKey: strings.Repeat("s", record.MaxShardingKey),
 		Keys:        []string{strings.Repeat("k", record.MaxNames-3)},
 	}

@@ -1,5 +1,6 @@
-// Package record says what the payloads of the commit log mean: messages, acks,
-// and the coming and going of topics, groups and starting points.
+// Package record says what the payloads of the commit log mean: messages, those
+// that wait for their time, acks, and the coming and going of topics, groups and
+// starting points.
 //
 // Everything that happens in a store is one of these records, so this package
 // is the vocabulary of the log. It knows bytes and nothing else: no files, no
@@ -63,7 +64,7 @@ const (
 	MaxPosition Position = 1 << (48 + alignShift)
 
 	// MaxHead is the longest head a message can have.
-	MaxHead = fixedHead + MaxTag + bornAtField + keyField + MaxShardingKey + MaxNames
+	MaxHead = fixedHead + MaxTag + bornAtField + maxAgain + keyField + MaxShardingKey + MaxNames
 )
 
 // alignShift is log2 of the alignment of records, so of every id.
@@ -82,6 +83,8 @@ const (
 	KindGroup       Kind = 5
 	KindGroupDelete Kind = 6
 	KindStart       Kind = 7
+	KindDelayed     Kind = 8
+	KindSettle      Kind = 9
 )
 
 var kindNames = [...]string{
@@ -92,6 +95,8 @@ var kindNames = [...]string{
 	KindGroup:       "group",
 	KindGroupDelete: "group deletion",
 	KindStart:       "start",
+	KindDelayed:     "delayed message",
+	KindSettle:      "settlement",
 }
 
 // String returns the kind as it stands in error messages.
@@ -111,7 +116,8 @@ var (
 	// Skipping it could lose what it says, so it is an error.
 	ErrUnknown = errors.New("written by a later version")
 
-	// ErrTooLong: a tag, a sharding key, or keys and properties beyond a limit.
+	// ErrTooLong: a tag, a sharding key, an origin, or keys and properties beyond a
+	// limit.
 	ErrTooLong = errors.New("too long")
 
 	// ErrInvalid: a value that has no encoding.
@@ -134,7 +140,7 @@ func HeadLen(payload []byte) (int, bool) {
 	switch KindOf(payload) {
 	case 0:
 		return 0, false
-	case KindMessage:
+	case KindMessage, KindDelayed:
 		return messageHeadLen(payload)
 	default:
 		return len(payload), true

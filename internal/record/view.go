@@ -25,7 +25,7 @@ type View struct {
 	properties int
 }
 
-// messageHeadLen is HeadLen of a message. The head is bounded by the payload
+// messageHeadLen is HeadLen of a message, delayed or not. The head is bounded by the payload
 // only; DecodeMessage checks what is in it.
 func messageHeadLen(payload []byte) (int, bool) {
 	if len(payload) < fixedHead {
@@ -37,9 +37,22 @@ func messageHeadLen(payload []byte) (int, bool) {
 
 // DecodeMessage reads the message in payload into v. It checks everything, so
 // nothing that is asked of v later can fail. When it fails, v is not to be used.
-func DecodeMessage(payload []byte, v *View) error {
+func DecodeMessage(payload []byte, v *View) error { return v.decode(KindMessage, payload) }
+
+// DecodeDelayed is DecodeMessage for a delayed message.
+func DecodeDelayed(payload []byte, v *View) error {
+	if err := v.decode(KindDelayed, payload); err != nil {
+		return err
+	}
+	if v.Offset != 0 || v.DeliverAt() == 0 {
+		return malformed(KindDelayed, "an offset, or no time to deliver it at")
+	}
+	return nil
+}
+
+func (v *View) decode(kind Kind, payload []byte) error {
 	if len(payload) < fixedHead {
-		return malformed(KindMessage, "cut short")
+		return malformed(kind, "cut short")
 	}
 	// Three loads and everything from them: a byte looked at by itself makes the
 	// compiler load that word byte by byte.
@@ -48,11 +61,11 @@ func DecodeMessage(payload []byte, v *View) error {
 	word2 := binary.LittleEndian.Uint64(payload[16:24])
 	tag, queue := int(word0>>8&0xff), word1&0xffff
 	head := fixedHead + tag + int(word2&0xffff)
-	if Kind(word0&0xff) != KindMessage || head > len(payload) {
-		return malformed(KindMessage, "another kind, or cut short")
+	if Kind(word0&0xff) != kind || head > len(payload) {
+		return malformed(kind, "another kind, or cut short")
 	}
 	if tag > MaxTag || queue >= MaxQueues || word0>>16 == 0 {
-		return malformed(KindMessage, "tag, queue or topic out of range")
+		return malformed(kind, "tag, queue or topic out of range")
 	}
 	v.Topic = TopicID(word0 >> 16 << alignShift)
 	v.Queue = QueueID(queue)
@@ -65,7 +78,7 @@ func DecodeMessage(payload []byte, v *View) error {
 	if len(v.text) == tag {
 		return nil
 	}
-	return v.checkMeta()
+	return v.checkMeta(kind)
 }
 
 // meta is the fields, behind the tag.
@@ -73,7 +86,7 @@ func (v *View) meta() []byte { return v.text[len(v.Tag):] }
 
 // checkMeta walks the fields once, demands the order an encoder writes them in,
 // and keeps what is asked for often.
-func (v *View) checkMeta() error {
+func (v *View) checkMeta(kind Kind) error {
 	var (
 		last  byte // type of the field before
 		name  []byte
@@ -87,17 +100,21 @@ func (v *View) checkMeta() error {
 		}
 		rest = rest[n:]
 		if !follows(last, f.Type) {
-			return malformed(KindMessage, "field out of order")
+			return malformed(kind, "field out of order")
 		}
 		switch f.Type {
 		case FieldBornAt:
 			v.bornAt = int64(binary.LittleEndian.Uint64(f.Value))
 			if v.bornAt == 0 {
-				return malformed(KindMessage, "time of birth without a time")
+				return malformed(kind, "time of birth without a time")
+			}
+		case FieldDeliverAt, FieldIdentity, FieldDue, FieldOrigin:
+			if flaw := againFlaw(kind, f); flaw != "" {
+				return malformed(kind, flaw)
 			}
 		case FieldShardingKey:
 			if len(f.Value) == 0 || len(f.Value) > MaxShardingKey {
-				return malformed(KindMessage, "length of the sharding key")
+				return malformed(kind, "length of the sharding key")
 			}
 			v.ShardingKey = f.Value
 		case FieldKey:
@@ -105,7 +122,7 @@ func (v *View) checkMeta() error {
 			names += n
 		case FieldProperty:
 			if v.properties > 0 && bytes.Compare(name, f.Name) >= 0 {
-				return malformed(KindMessage, "properties out of order")
+				return malformed(kind, "properties out of order")
 			}
 			name = f.Name
 			v.properties++
@@ -114,7 +131,7 @@ func (v *View) checkMeta() error {
 		last = byte(f.Type)
 	}
 	if names > MaxNames {
-		return malformed(KindMessage, "keys and properties too long")
+		return malformed(kind, "keys and properties too long")
 	}
 	return nil
 }
@@ -123,14 +140,34 @@ func (v *View) checkMeta() error {
 // the first).
 func follows(last byte, next FieldType) bool {
 	switch next {
-	case FieldBornAt:
-		return last == 0
-	case FieldShardingKey:
-		return last == 0 || last == fieldBornAt
-	case FieldKey:
-		return last != fieldProperty
+	case FieldKey, FieldProperty:
+		return rank(last) <= rank(byte(next))
 	default:
-		return true
+		return rank(last) < rank(byte(next))
+	}
+}
+
+// rank is the place of a type of field among the others.
+func rank(field byte) int {
+	switch field {
+	case 0:
+		return 0
+	case fieldBornAt:
+		return 1
+	case fieldDeliverAt:
+		return 2
+	case fieldIdentity:
+		return 3
+	case fieldDue:
+		return 4
+	case fieldOrigin:
+		return 5
+	case fieldShardingKey:
+		return 6
+	case fieldKey:
+		return 7
+	default:
+		return 8
 	}
 }
 
@@ -140,13 +177,17 @@ type FieldType byte
 // The types of fields. The numbers are on disk and never change.
 const (
 	FieldBornAt      FieldType = fieldBornAt
+	FieldDeliverAt   FieldType = fieldDeliverAt
+	FieldIdentity    FieldType = fieldIdentity
+	FieldDue         FieldType = fieldDue
+	FieldOrigin      FieldType = fieldOrigin
 	FieldShardingKey FieldType = fieldShardingKey
 	FieldKey         FieldType = fieldKey
 	FieldProperty    FieldType = fieldProperty
 )
 
 // Field is one entry of a message's meta, in place. Name is a property's; the
-// value of FieldBornAt is its 8 bytes.
+// value of a field without lengths is its bytes.
 type Field struct {
 	Type  FieldType
 	Name  []byte
@@ -159,9 +200,13 @@ func cutField(b []byte) (f Field, n int, err error) {
 	// Lengths of name and value, and where the first of them begins.
 	name, value, at := 0, 0, keyField
 	switch f.Type {
-	case FieldBornAt:
+	case FieldBornAt, FieldDeliverAt:
 		value, at = 8, 1
-	case FieldShardingKey, FieldKey:
+	case FieldIdentity:
+		value, at = identityField-1, 1
+	case FieldDue:
+		value, at = dueField-1, 1
+	case FieldShardingKey, FieldKey, FieldOrigin:
 		if len(b) < at {
 			return f, 0, malformed(KindMessage, "field cut short")
 		}
@@ -269,6 +314,11 @@ func (v *View) Unpack(text string, m *Message) {
 		value := text[end-len(fs.Field.Value) : end]
 		switch fs.Field.Type {
 		case FieldBornAt: // no text, and known already
+		case FieldDeliverAt, FieldIdentity, FieldDue, FieldOrigin:
+			if m.Again == nil {
+				m.Again = new(Again)
+			}
+			m.Again.take(fs.Field)
 		case FieldShardingKey:
 			m.ShardingKey = value
 		case FieldKey:

@@ -166,13 +166,16 @@ func (r *reader) count(size int) int {
 }
 
 // text copies, so that what is decoded outlives the payload.
-func (r *reader) text() string {
+func (r *reader) text() string { return string(r.bytes()) }
+
+// bytes is a text in place.
+func (r *reader) bytes() []byte {
 	n := r.count(1)
 	if n > len(r.rest) {
 		r.fail("cut short")
-		return ""
+		return nil
 	}
-	s := string(r.rest[:n])
+	s := r.rest[:n:n]
 	r.rest = r.rest[n:]
 	return s
 }

@@ -28,7 +28,7 @@ staticcheck: ## staticcheck, at the version internal/tools pins
 	$(BIN)/staticcheck ./...
 
 layers: ## who may import whom, and the other rules of the tree
-	$(GO) test -count=1 -run 'TestLayers|TestLibraries|TestRequirements|TestGoroutines|TestFiles|TestExported' .
+	$(GO) test -count=1 -run 'TestLayers|TestOnly|TestLibraries|TestRequirements|TestGoroutines|TestFiles|TestExported' .
 
 cross: ## builds for linux, darwin and windows
 	@for os in linux darwin windows; do echo "GOOS=$$os"; GOOS=$$os $(GO) build ./... || exit 1; done

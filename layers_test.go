@@ -133,6 +133,32 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// TestOnlyTheirOwn: what a payload means is the affair of mq alone, so commitlog
+// knows no groups and consumequeue reads no bodies; that a file may be mapped is
+// the affair of commitlog and of the file systems.
+func TestOnlyTheirOwn(t *testing.T) {
+	t.Parallel()
+	mapsFiles := []string{"commitlog", "internal/vfs", "internal/crashfs"}
+	for _, f := range sources(t) {
+		if f.test {
+			continue
+		}
+		imports := f.imports()
+		if slices.Contains(imports, modulePath+"/internal/record") && f.dir != "." {
+			t.Errorf("%s imports the meaning of payloads", f.name)
+		}
+		if slices.Contains(mapsFiles, f.dir) || !slices.Contains(imports, modulePath+"/internal/vfs") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && slices.Contains([]string{"Map", "Mapping", "Unmapped"}, sel.Sel.Name) {
+				t.Errorf("%s: maps a file", f.at(n))
+			}
+			return true
+		})
+	}
+}
+
 // TestLibrariesStayInTheirPlace: tidwall/wal is for the journal and nothing
 // else, and who imports PocketMQ does not get a test library with it.
 func TestLibrariesStayInTheirPlace(t *testing.T) {

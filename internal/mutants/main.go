@@ -8,7 +8,8 @@
 //
 // The tree itself is never touched: the go command is told to read the broken
 // file instead of the one that is there (-overlay), so everything else comes out
-// of the build cache.
+// of the build cache. Rows whose test reads the source itself get a copy of the
+// tree.
 //
 // It exits with 1 if a mutant survives, and also if one does not compile,
 // crashes the test binary, or no longer finds its line: then nothing was proven.
@@ -21,6 +22,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -168,11 +170,16 @@ func (h *hunter) try(ctx context.Context, m mutant) (verdict string, err error) 
 		return failed, fmt.Errorf("mutants: %s: %w", m.id, err)
 	}
 	defer os.RemoveAll(dir)
-	overlay, err := h.breakLine(dir, m)
+	root, overlay := h.root, ""
+	if m.copy {
+		root, err = dir, h.breakCopy(dir, m)
+	} else {
+		overlay, err = h.breakLine(dir, m)
+	}
 	if err != nil {
 		return failed, err
 	}
-	output, err := h.test(ctx, m, overlay)
+	output, err := h.test(ctx, root, m, overlay)
 	verdict = judge(output, err)
 	if verdict != failed {
 		return verdict, nil
@@ -185,12 +192,7 @@ func (h *hunter) try(ctx context.Context, m mutant) (verdict string, err error) 
 
 // breakLine puts the broken file into dir, beside the overlay that names it.
 func (h *hunter) breakLine(dir string, m mutant) (overlay string, err error) {
-	path := filepath.Join(h.root, filepath.FromSlash(m.file))
-	src, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("mutants: %s: %w", m.id, err)
-	}
-	text, err := m.apply(string(src))
+	path, text, err := h.broken(m)
 	if err != nil {
 		return "", err
 	}
@@ -207,6 +209,61 @@ func (h *hunter) breakLine(dir string, m mutant) (overlay string, err error) {
 	return overlay, nil
 }
 
+// breakCopy makes dir a copy of the tree in which the line is broken.
+func (h *hunter) breakCopy(dir string, m mutant) error {
+	_, text, err := h.broken(m)
+	if err == nil {
+		err = copyTree(dir, h.root)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, filepath.FromSlash(m.file)), []byte(text), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("mutants: %s: %w", m.id, err)
+	}
+	return nil
+}
+
+// broken returns the path of the row's file, and its text with the line broken.
+func (h *hunter) broken(m mutant) (path, text string, err error) {
+	path = filepath.Join(h.root, filepath.FromSlash(m.file))
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", fmt.Errorf("mutants: %s: %w", m.id, err)
+	}
+	text, err = m.apply(string(src))
+	return path, text, err
+}
+
+// copyTree copies what a test of the root module reads: no history, no programs
+// that were built, and none of the modules nested in it.
+func copyTree(to, from string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == from {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		hidden := strings.HasPrefix(d.Name(), ".")
+		if d.IsDir() {
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil || hidden || rel == "bin" {
+				return fs.SkipDir
+			}
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		if hidden || !d.Type().IsRegular() || strings.HasPrefix(rel, "go.work") {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), b, 0o600)
+	})
+}
+
 // prove checks once per test that it passes on the tree as it is: a test that
 // fails anyway would catch every mutant. The go command remembers the answer, so
 // it costs something only after a change.
@@ -218,7 +275,7 @@ func (h *hunter) prove(ctx context.Context, m mutant) error {
 	if known {
 		return err
 	}
-	output, err := h.test(ctx, m, "")
+	output, err := h.test(ctx, h.root, m, "")
 	if err == nil && strings.Contains(output, "[no tests to run]") {
 		err = errors.New("no tests to run")
 	}
@@ -231,10 +288,10 @@ func (h *hunter) prove(ctx context.Context, m mutant) error {
 	return err
 }
 
-// test runs the row's test, with a file replaced if there is an overlay. It
-// travels in the environment, so that a test which builds a program of its own
-// builds the broken one.
-func (h *hunter) test(ctx context.Context, m mutant, overlay string) (string, error) {
+// test runs the row's test in the tree at root, with a file replaced if there is
+// an overlay. It travels in the environment, so that a test which builds a
+// program of its own builds the broken one.
+func (h *hunter) test(ctx context.Context, root string, m mutant, overlay string) (string, error) {
 	// A test binary ends itself at the limit; the go command around it gets
 	// another half of it to build.
 	ctx, cancel := context.WithTimeout(ctx, h.o.limit+h.o.limit/2)
@@ -242,7 +299,7 @@ func (h *hunter) test(ctx context.Context, m mutant, overlay string) (string, er
 	// A broken line need not please vet, which takes a third of the time.
 	args := append([]string{"test", "-failfast", "-vet=off", "-timeout=" + h.o.limit.String()}, m.test...)
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = h.root
+	cmd.Dir = root
 	if overlay != "" {
 		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
 	}

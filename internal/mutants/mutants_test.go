@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,12 @@ func TestParseTable(t *testing.T) {
 		test: []string{"./a", "-run", "TestA"},
 	}, rows[0])
 
+	rows, err = parseTable(row + "tree: copy\n")
+	require.NoError(t, err)
+	require.True(t, rows[0].copy)
+
 	for name, text := range map[string]string{
+		"other tree":     row + "tree: oak\n",
 		"no row":         strings.TrimPrefix(row, "[some-id]\n"),
 		"twice":          row + row,
 		"unknown key":    row + "invariant: 1\n",
@@ -109,4 +115,25 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, row.want, judge(row.output, row.err)) })
 	}
+}
+
+func TestCopyTree(t *testing.T) {
+	t.Parallel()
+	from, to := t.TempDir(), t.TempDir()
+	want := []string{"a.go", "b/c.go"}
+	for _, name := range append([]string{".git/x", "bin/x", "nested/go.mod", "nested/x.go", "go.work", "b/.d"}, want...) {
+		path := filepath.Join(from, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte(name), 0o600))
+	}
+	require.NoError(t, copyTree(to, from))
+	var got []string
+	require.NoError(t, filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			rel, _ := filepath.Rel(to, path)
+			got = append(got, filepath.ToSlash(rel))
+		}
+		return err
+	}))
+	require.Equal(t, want, got)
 }

@@ -23,6 +23,9 @@ import (
 // Blank lines and lines that begin with # mean nothing. The test is what
 // `go test` gets, package first. "below" is optional; with it the line is looked
 // for only from the one line equal to it to the end of that function.
+//
+// A test that reads the source as text does not see an overlay. Its row says
+// "tree: copy", and is tried in a copy of the repository.
 type mutant struct {
 	id    string
 	keeps string // the invariant or promise that the line keeps
@@ -31,6 +34,7 @@ type mutant struct {
 	old   string // without the space around it
 	new   string // the same; empty: the line goes
 	test  []string
+	copy  bool // the test wants a tree of its own
 }
 
 var idPattern = regexp.MustCompile(`^\[([a-z0-9][a-z0-9-]*)\]$`)
@@ -101,6 +105,9 @@ func (m *mutant) set(line string, plus *bool) bool {
 		m.below = value
 	case "test":
 		m.test = strings.Fields(value)
+	case "tree":
+		m.copy = value == "copy"
+		return m.copy
 	default:
 		return false
 	}

@@ -241,7 +241,7 @@ func (v *View) field(t FieldType) (Field, bool) {
 		if fs.Field.Type == t {
 			return fs.Field, true
 		}
-		if rank(byte(fs.Field.Type)) > rank(byte(t)) {
+		if ranks[fs.Field.Type] > ranks[t] {
 			break
 		}
 	}

@@ -105,10 +105,10 @@ var smallRows = map[string]struct {
 		&record.Start{ID: 80, Group: 64, Topic: 72, Reset: true},
 		"07 0a 08 09 01 00 00",
 	},
-	"settlement": {&record.Settle{Due: record.Due{At: 300, Position: 64}}, "09 ac02 08"},
+	"settlement": {&record.Settle{Topic: 72, Due: record.Due{At: 300, Position: 64}}, "09 09 ac02 08"},
 	"settlement of the last": {
-		&record.Settle{Due: record.Due{At: math.MaxInt64, Position: lastPosition}},
-		"09 ffffffffffffffff7f ffffffffffff3f",
+		&record.Settle{Topic: record.TopicID(lastPosition), Due: record.Due{At: math.MaxInt64, Position: lastPosition}},
+		"09 ffffffffffff3f ffffffffffffffff7f ffffffffffff3f",
 	},
 }
 
@@ -187,9 +187,10 @@ func TestKindsDecodeErrors(t *testing.T) {
 		"start no group":           {"07 00 00 09 00 00 00", record.ErrMalformed},
 		"start no topic":           {"07 00 08 00 00 00 00", record.ErrMalformed},
 		"start unknown flag":       {"07 00 08 09 80 00 00", record.ErrUnknown},
-		"settlement of no time":    {"09 00 08", record.ErrMalformed},
-		"settlement of no record":  {"09 01 00", record.ErrMalformed},
-		"settlement time too late": {"09 80808080808080808001 08", record.ErrMalformed},
+		"settlement of no time":    {"09 08 00 08", record.ErrMalformed},
+		"settlement of no record":  {"09 08 01 00", record.ErrMalformed},
+		"settlement time too late": {"09 08 80808080808080808001 08", record.ErrMalformed},
+		"settlement of no topic":   {"09 00 01 08", record.ErrMalformed},
 		"start too many offsets":   {"07 00 08 09 00 00 8108" + strings.Repeat("00", 1025), record.ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -259,9 +260,10 @@ func TestValidate(t *testing.T) {
 		"start without group":      &record.Start{Topic: 8},
 		"start without topic":      &record.Start{Group: 8},
 		"start at negative offset": &record.Start{Group: 8, Topic: 8, Offsets: []record.Offset{-1}},
-		"settlement of no time":    &record.Settle{Due: record.Due{Position: 8}},
-		"settlement before time":   &record.Settle{Due: record.Due{At: -1, Position: 8}},
-		"settlement of no record":  &record.Settle{Due: record.Due{At: 1}},
+		"settlement of no time":    &record.Settle{Topic: 8, Due: record.Due{Position: 8}},
+		"settlement before time":   &record.Settle{Topic: 8, Due: record.Due{At: -1, Position: 8}},
+		"settlement of no record":  &record.Settle{Topic: 8, Due: record.Due{At: 1}},
+		"settlement of no topic":   &record.Settle{Due: record.Due{At: 1, Position: 8}},
 		"start of too many queues": &record.Start{Group: 8, Topic: 8, Offsets: make([]record.Offset, record.MaxQueues+1)},
 	} {
 		t.Run(name, func(t *testing.T) { require.ErrorIs(t, r.Validate(), record.ErrInvalid) })

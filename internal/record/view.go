@@ -141,34 +141,22 @@ func (v *View) checkMeta(kind Kind) error {
 func follows(last byte, next FieldType) bool {
 	switch next {
 	case FieldKey, FieldProperty:
-		return rank(last) <= rank(byte(next))
+		return ranks[last] <= ranks[next]
 	default:
-		return rank(last) < rank(byte(next))
+		return ranks[last] < ranks[next]
 	}
 }
 
-// rank is the place of a type of field among the others.
-func rank(field byte) int {
-	switch field {
-	case 0:
-		return 0
-	case fieldBornAt:
-		return 1
-	case fieldDeliverAt:
-		return 2
-	case fieldIdentity:
-		return 3
-	case fieldDue:
-		return 4
-	case fieldOrigin:
-		return 5
-	case fieldShardingKey:
-		return 6
-	case fieldKey:
-		return 7
-	default:
-		return 8
-	}
+// ranks are the places of the types of fields among each other.
+var ranks = [256]uint8{
+	fieldBornAt:      1,
+	fieldDeliverAt:   2,
+	fieldIdentity:    3,
+	fieldDue:         4,
+	fieldOrigin:      5,
+	fieldShardingKey: 6,
+	fieldKey:         7,
+	fieldProperty:    8,
 }
 
 // FieldType is the first byte of a field of a message's meta.

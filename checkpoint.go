@@ -190,6 +190,12 @@ func captureGroup(items []byte, g *group) []byte {
 					Group: g.id, Start: sub.start, Topic: topic, Queue: QueueID(q), Ranges: ahead,
 				})
 			}
+			for _, h := range sub.queues[q].hands {
+				items = appendRecord(items, 0, &record.Handout{
+					Group: g.id, Start: sub.start, Topic: topic, Queue: QueueID(q),
+					Epoch: h.epoch, Attempt: h.attempt, Ranges: []span{h.span},
+				})
+			}
 		}
 	}
 	return items
@@ -271,6 +277,12 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 			return err
 		}
 		b.state.applyAck(&b.state.ack)
+		return nil
+	case byte(record.KindHandout):
+		if err := record.DecodeHandout(payload, &b.state.hand); err != nil {
+			return err
+		}
+		b.state.applyHandout(&b.state.hand)
 		return nil
 	}
 	return b.state.applyState(payload, at)

@@ -124,7 +124,10 @@ func (m *member) Subscribe(topic string, f Filter) error {
 	if err := m.maySubscribeLocked(); err != nil {
 		return err
 	}
-	return m.group.subscribe(m, t, f, m.from)
+	if err := m.group.subscribe(m, t, f, m.from); err != nil {
+		return err
+	}
+	return m.subscribeRetries(m.b.names.topic(RetryTopic(m.groupName)))
 }
 
 func (m *member) maySubscribe() error {

@@ -36,22 +36,23 @@ type cursor struct {
 	current atomic.Int64
 
 	// Guarded by group.mu.
-	owner   *member
-	start   coord.Position // the record that offsets count from; acks name it
-	next    Offset         // first offset not yet handed out
-	done    []span         // acknowledged ahead of next before the cursor began
-	redo    []claim        // to be handed out before next: due retries, and what was given back
-	sound   Offset         // holes below are real: the log was searched for their messages
-	hole    bool           // next is one that was not searched for yet
-	skipped []span         // filtered out or missing, not yet in an ack
-	out     int            // messages handed out and not acknowledged
-	bytes   int64          // their size in the log
-	queued  bool
-	paused  bool
-	retired bool
-	waiting bool   // its file could not be read: until group.retries says so
-	ackDue  bool   // skipped is in group.retries, to be acknowledged
-	lanes   *lanes // of an ordered group
+	owner    *member
+	start    coord.Position // the record that offsets count from; acks name it
+	next     Offset         // first offset not yet handed out
+	done     []span         // acknowledged ahead of next before the cursor began
+	suspects []hand         // in hand when the process ended uncleanly
+	redo     []claim        // to be handed out before next: due retries, and what was given back
+	sound    Offset         // holes below are real: the log was searched for their messages
+	hole     bool           // next is one that was not searched for yet
+	skipped  []span         // filtered out or missing, not yet in an ack
+	out      int            // messages handed out and not acknowledged
+	bytes    int64          // their size in the log
+	queued   bool
+	paused   bool
+	retired  bool
+	waiting  bool   // its file could not be read: until group.retries says so
+	ackDue   bool   // skipped is in group.retries, to be acknowledged
+	lanes    *lanes // of an ordered group
 
 	// Of a pull consumer's queue, for Commit without messages.
 	era     int    // rises when next is moved: what was being read is not next any more
@@ -179,6 +180,10 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 				break
 			}
 			off := c.next
+			suspect := c.suspectLocked(off)
+			if suspect > 0 && len(claims) > 0 {
+				return claims, gone // it is handed out alone
+			}
 			if buf[i].Size == 0 && off >= c.sound && !c.doneLocked(off) {
 				c.hole = true // what came before it first
 				return claims, gone
@@ -192,10 +197,13 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 			case !c.topic.filter.matchHash(buf[i].Tag):
 				c.skipLocked(span{From: off, To: off + 1})
 			default:
-				claims = append(claims, claim{off, buf[i], 1})
+				claims = append(claims, claim{off, buf[i], suspect + 1})
 				maxBytes -= int64(buf[i].Size)
 				c.out++
 				c.bytes += int64(buf[i].Size)
+				if suspect > 0 {
+					return claims, gone
+				}
 			}
 		}
 	}

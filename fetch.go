@@ -76,7 +76,10 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 	})
 	f.kept = out.claims
 	for i := range out.messages {
-		out.messages[i].Attempt = out.claims[i].attempt
+		m := &out.messages[i]
+		if m.Attempt = out.claims[i].attempt; q.topic.retry && m.Origin != nil {
+			m.Attempt += m.Origin.Attempts
+		}
 		out.messages[i].origin = delivery{c, start, out.claims[i].offset}
 	}
 	return out
@@ -132,6 +135,20 @@ func (f *fetcher) fill(m *Message, q *queue, v *record.View, r commitlog.Record)
 	v.Unpack(text, &names)
 	m.Tag, m.Keys, m.Properties, m.ShardingKey = names.Tag, names.Keys, names.Properties, names.ShardingKey
 	m.BornAt = time.UnixMilli(v.BornAt())
+	if names.Again != nil {
+		m.again(names.Again)
+	}
+}
+
+// again fills what a message says that is stored once more.
+func (m *Message) again(a *record.Again) {
+	if a.Identity != (record.Identity{}) {
+		m.ID.epoch, m.ID.position = a.Identity.Epoch, a.Identity.Position
+	}
+	if o := a.Origin; o != nil {
+		m.Topic, m.Queue, m.Offset = o.Topic, o.Queue, o.Offset
+		m.Origin = &Origin{Topic: o.Topic, Queue: o.Queue, Offset: o.Offset, Attempts: o.Attempts, LastError: o.LastError}
+	}
 }
 
 // copy puts names and body of a message behind each other into memory of the

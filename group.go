@@ -234,11 +234,12 @@ func (g *group) dropUnusedLocked(t *topic) {
 // again.
 func (g *group) rewindLocked(c *cursor) {
 	g.b.log.Exclusive(func() {
-		c.start, c.done = 0, nil
+		c.start, c.done, c.suspects = 0, nil, nil
 		c.startLocked(0)
 		if sub := g.subs[c.queue.topic.id]; sub != nil {
 			p := sub.progress(c.queue.id)
-			c.start, c.done = sub.start, slices.Clone(p.ahead)
+			c.start, c.done, c.suspects = sub.start, slices.Clone(p.ahead), slices.Clone(p.hands)
+			c.suspects = slices.DeleteFunc(c.suspects, func(h hand) bool { return h.epoch == g.b.log.Epoch() })
 			c.startLocked(p.committed)
 		}
 	})

@@ -38,7 +38,8 @@ type FailedInfo struct {
 	Queue   Queue
 	Offset  Offset
 	Attempt int           // of the delivery that failed, from 1
-	Retry   time.Duration // until it comes again; -1: it does not (broadcasting)
+	Retry   time.Duration // until it comes again; -1: it does not (broadcasting, dead letter)
+	Dead    bool          // it becomes a dead letter
 	Err     error         // what the handler returned; a *PanicError if it panicked
 }
 

@@ -60,9 +60,12 @@ type Message struct {
 	StoredAt time.Time
 
 	// Attempt is 1 at the first delivery to the group and rises by one with
-	// each further one. It is kept in memory: after the broker was opened again
-	// it starts at 1.
+	// each further one.
 	Attempt int
+
+	// Origin says why a message comes again or is a dead letter; nil for all
+	// others. Topic, Queue, Offset and ID are those it was first stored under.
+	Origin *Origin
 
 	origin delivery
 }

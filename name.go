@@ -50,7 +50,7 @@ func validateGroup(name string) error {
 	if err := validateName("group", name, maxGroupName); err != nil {
 		return err
 	}
-	if reservedGroups[name] || strings.HasPrefix(name, "CID_RMQ_SYS_") || strings.HasPrefix(name, "CID_ONSAPI_") {
+	if reservedGroups[name] || derived(name) || strings.HasPrefix(name, "CID_RMQ_SYS_") || strings.HasPrefix(name, "CID_ONSAPI_") {
 		return fmt.Errorf("%w: group %q is reserved", ErrInvalidName, name)
 	}
 	return nil

@@ -71,11 +71,15 @@ type span = record.Range
 type progress struct {
 	committed Offset
 	ahead     []span
+	hands     []hand // messages given to handlers and not done; see handout.go
 }
 
 // add notes that the group is done with s, whatever was known of it before, and
 // returns how many offsets that was news of.
 func (p *progress) add(s span) (news int64) {
+	if len(p.hands) > 0 {
+		p.leaveHands(s)
+	}
 	s.From = max(s.From, p.committed)
 	if s.From >= s.To {
 		return 0

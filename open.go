@@ -251,6 +251,7 @@ func openError(err error) error {
 // begin turns a store that is read into one that is written.
 func (b *Broker) begin() error {
 	b.state.settleEnds()
+	b.state.forgetHands(b.log.Epoch())
 	b.trimQueues(b.log.Start())
 	if err := b.keys.DropBefore(b.log.Start()); err != nil { // a crash may have cut that short
 		return fmt.Errorf("%w: %w", ErrDirectory, err)

@@ -314,6 +314,9 @@ func (p *Producer) topicOf(ctx context.Context, name string) (*topic, error) {
 	if t := p.last.Load(); t != nil && t.name == name && !t.deleted.Load() {
 		return t, nil
 	}
+	if derived(name) {
+		return nil, fmt.Errorf("%w: only the engine sends to topic %q", ErrInvalidName, name)
+	}
 	t, err := p.b.topicNamed(ctx, name)
 	if err == nil {
 		p.last.Store(t)

@@ -10,14 +10,11 @@ import (
 )
 
 // Handler consumes a message. Nil means it is consumed. An error or a panic
-// means it comes again later: after PushOptions.Backoff, and with others going
-// on meanwhile. The context is cancelled when the consumer closes. The message
+// means it comes again later, after PushOptions.Backoff, and with others going
+// on meanwhile; after PushOptions.MaxAttempts it becomes a dead letter. RetryAfter
+// and Discard are errors that say which. The context is cancelled when the consumer closes. The message
 // and all that is in it are the handler's for as long as it likes.
 type Handler func(ctx context.Context, m *Message) error
-
-// Backoff says how long a message whose delivery number attempt failed (1 is
-// the first) waits until it comes again.
-type Backoff func(attempt int) time.Duration
 
 // PushOptions says how a push consumer works. Nil means the defaults.
 type PushOptions struct {
@@ -47,6 +44,12 @@ type PushOptions struct {
 	// suspendCurrentQueueTimeMillis).
 	Backoff Backoff
 
+	// MaxAttempts is how often a message is delivered before it becomes a dead
+	// letter. Default 17 (RocketMQ's maxReconsumeTimes of 16), in an ordered group
+	// without limit; negative for no limit. The handler that is given a message
+	// counts, whichever member of the group it belongs to.
+	MaxAttempts int
+
 	// PrefetchMessages and PrefetchBytes bound what is handed out of one queue
 	// and not acknowledged, messages that wait to come again included. Default
 	// 1,000 and 100 MiB (RocketMQ's pullThresholdForQueue and
@@ -63,18 +66,6 @@ type PushOptions struct {
 	Strategy Strategy
 }
 
-// RetryDelays is RocketMQ's messageDelayLevel from its third level on: how long
-// a message waits after its first, second … delivery failed. Beyond the last it
-// waits two hours each time.
-func RetryDelays(attempt int) time.Duration {
-	delays := [...]time.Duration{
-		10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute,
-		4 * time.Minute, 5 * time.Minute, 6 * time.Minute, 7 * time.Minute, 8 * time.Minute,
-		9 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour,
-	}
-	return delays[min(max(attempt, 1), len(delays))-1]
-}
-
 func suspendQueue(int) time.Duration { return time.Second }
 
 func (o *PushOptions) withDefaults() PushOptions {
@@ -85,6 +76,9 @@ func (o *PushOptions) withDefaults() PushOptions {
 	setDefault(&c.Concurrency, 20)
 	setDefault(&c.PrefetchMessages, 1000)
 	setDefault(&c.PrefetchBytes, 100*mib)
+	if c.MaxAttempts == 0 && !c.Ordered {
+		c.MaxAttempts = 17
+	}
 	if c.Backoff == nil {
 		c.Backoff = RetryDelays
 		if c.Ordered {
@@ -116,6 +110,9 @@ type PushConsumer struct {
 	handler Handler
 	backoff Backoff
 	ordered bool
+
+	maxAttempts int // 0 or less: no limit
+
 	ctx     context.Context // of the handlers; not of a call
 	cancel  context.CancelFunc
 	workers []*worker
@@ -145,7 +142,7 @@ func (b *Broker) NewPushConsumer(group string, handler Handler, options *PushOpt
 	}
 	c := &PushConsumer{
 		member:  b.newMember(group, o.Instance, groupKind{model: o.Model, ordered: o.Ordered}),
-		handler: handler, backoff: o.Backoff, ordered: o.Ordered,
+		handler: handler, backoff: o.Backoff, maxAttempts: o.MaxAttempts, ordered: o.Ordered,
 	}
 	if err := c.configure(memberOptions{o.Model, o.Instance, o.From, o.Strategy, o.AckDurability}); err != nil {
 		return nil, err
@@ -206,28 +203,6 @@ func (c *PushConsumer) haltWorkers() {
 			b.cursor.backLocked(b, b.items[begun:])
 		}
 	}
-}
-
-// failed says what becomes of an item whose handler failed: true if it comes
-// again. A broadcasting member goes on without it.
-func (c *PushConsumer) failed(b *batch, it *item, err error) bool {
-	g := c.group
-	delay := time.Duration(-1)
-	if c.kind.model == Clustering {
-		delay = max(0, c.backoff(it.attempt))
-	}
-	g.b.counters.failed.Add(1)
-	if hook := g.b.opts.Hooks.Failed; hook != nil {
-		hook(FailedInfo{
-			Group: g.name, ID: it.message.ID, Queue: b.cursor.queue.name(), Offset: it.offset,
-			Attempt: it.attempt, Retry: delay, Err: err,
-		})
-	}
-	if delay < 0 {
-		return false
-	}
-	c.again(b, it, delay)
-	return true
 }
 
 // again has an item come again later, unless nobody waits for it any more.

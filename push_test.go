@@ -85,7 +85,7 @@ func TestFailedComesAgainLater(t *testing.T) {
 					}
 					m.Body[0], m.Offset, m.Queue, m.Topic = 'x', 99, 99, "changed" // it is the handler's
 					return fail()
-				}, nil)
+				}, &mq.PushOptions{MaxAttempts: -1})
 				r := sendBodies(t, b, "T", 1)[0]
 				pass(48 * time.Hour)
 				var want []attempt
@@ -157,7 +157,7 @@ func TestFailedAtOnce(t *testing.T) {
 			return errors.New("again")
 		}
 		return nil
-	}, &mq.PushOptions{Backoff: func(int) time.Duration { return -1 }})
+	}, &mq.PushOptions{Backoff: func(int) time.Duration { return -1 }, MaxAttempts: -1})
 	consumed(t, b, "G")
 	require.Equal(t, int64(300), b.Stats().Failed)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
@@ -26,7 +27,8 @@ type state struct {
 	topics map[coord.TopicID]*topic
 	groups map[coord.GroupID]*group
 
-	ack    record.Ack  // reused by every decoding
+	ack    record.Ack // reused by every decoding
+	hand   record.Handout
 	starts []keptStart // of a rebuild under way
 
 	// Counters of Stats.
@@ -167,6 +169,11 @@ func (s *state) applyContent(r commitlog.Record) error {
 			return err
 		}
 		s.applyAck(&s.ack)
+	case record.KindHandout:
+		if err := record.DecodeHandout(r.Payload, &s.hand); err != nil {
+			return err
+		}
+		s.applyHandout(&s.hand)
 	case record.KindTopic:
 		t, err := record.DecodeTopic(r.Payload)
 		if err != nil {
@@ -185,7 +192,7 @@ func (s *state) topic(r *record.Topic, at coord.Position) {
 	}
 	t := s.topics[id]
 	if t == nil {
-		t = &topic{name: r.Name, id: id}
+		t = &topic{name: r.Name, id: id, retry: strings.HasPrefix(r.Name, retryPrefix)}
 		t.queues.Store(new([]*queue))
 		s.topics[id] = t
 		s.b.names.addTopic(t)

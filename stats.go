@@ -2,6 +2,7 @@ package mq
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 // counters are counted outside the append lock, once per batch or rarer.
 type counters struct {
 	failed atomic.Int64
+	dead   atomic.Int64
 	missed atomic.Int64
 }
 
@@ -26,6 +28,7 @@ type Stats struct {
 	SentBytes int64 // their bodies
 	Acked     int64 // messages acknowledged or passed over, over all groups
 	Failed    int64 // handlers that failed
+	Dead      int64 // messages that became dead letters
 	Missed    int64 // messages that groups went past: dropped or damaged
 
 	Messages    int64 // stored now, in all queues
@@ -48,7 +51,7 @@ type Stats struct {
 func (b *Broker) Stats() Stats {
 	log := b.log.Stats()
 	s := Stats{
-		Failed: b.counters.failed.Load(), Missed: b.counters.missed.Load(),
+		Failed: b.counters.failed.Load(), Dead: b.counters.dead.Load(), Missed: b.counters.missed.Load(),
 		Written: int64(log.Written), Synced: int64(log.Synced), Syncs: log.Syncs,
 		LogBytes: log.Bytes, Segments: log.Segments, Poisoned: b.log.Err(),
 		Checkpoints: b.upkeep.checkpoints.Load(), Dropped: b.upkeep.dropped.Load(),
@@ -92,7 +95,9 @@ type MemberInfo struct {
 func (b *Broker) Groups() []string {
 	var names []string
 	for _, g := range b.names.groupsNamed("") {
-		names = append(names, g.name)
+		if !derived(g.name) { // the keeper of dead letters is the engine's own
+			names = append(names, g.name)
+		}
 	}
 	return slices.Compact(names)
 }
@@ -215,7 +220,8 @@ func (b *Broker) Lag(groupName string) (total int64, queues []QueueOffset, err e
 }
 
 // DeleteGroup forgets a group with its progress, all instances of a
-// broadcasting one. Errors: ErrGroupNotFound, ErrGroupActive.
+// broadcasting one, and its retries. Its dead letters stay until they are
+// purged, and are those of the next group of that name. Errors: ErrGroupNotFound, ErrGroupActive.
 func (b *Broker) DeleteGroup(name string) error {
 	b.members.Lock()
 	defer b.unlockMembers()
@@ -226,6 +232,12 @@ func (b *Broker) DeleteGroup(name string) error {
 	for _, g := range groups {
 		if len(g.members) > 0 {
 			return fmt.Errorf("%w: %q has %d", ErrGroupActive, name, len(g.members))
+		}
+	}
+	// First the retries: left behind they would be another group's.
+	if t := b.names.topic(RetryTopic(name)); t != nil {
+		if err := b.deleteTopic(t); err != nil && !errors.Is(err, ErrTopicNotFound) {
+			return err
 		}
 	}
 	for _, g := range groups {

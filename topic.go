@@ -47,8 +47,9 @@ type TopicInfo struct {
 
 // topic is the living form of a record.Topic.
 type topic struct {
-	name string
-	id   coord.TopicID
+	name  string
+	id    coord.TopicID
+	retry bool // holds a group's retries
 
 	// Written under the append lock, read without.
 	queues     atomic.Pointer[[]*queue]
@@ -208,10 +209,15 @@ func (b *Broker) DeleteTopic(name string) error {
 	}
 	b.members.Lock()
 	defer b.unlockMembers()
+	return b.deleteTopic(t)
+}
+
+// deleteTopic is DeleteTopic. Broker.members is held.
+func (b *Broker) deleteTopic(t *topic) error {
 	ctx := context.Background()
 	end, err := b.appendState(ctx, commitlog.Reserved, func() (stateRecord, error) {
 		if t.deleted.Load() {
-			return nil, fmt.Errorf("%w: %q", ErrTopicNotFound, name)
+			return nil, fmt.Errorf("%w: %q", ErrTopicNotFound, t.name)
 		}
 		return &record.TopicDelete{ID: t.id}, nil
 	})

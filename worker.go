@@ -68,6 +68,9 @@ func newWorker(c *PushConsumer) *worker {
 func (w *worker) run() {
 	defer w.c.working.Done()
 	for b := w.take(); b != nil; b = w.take() {
+		if b.next.Load() == 0 {
+			w.handOut(b)
+		}
 		w.handle(b)
 		w.leave(b)
 	}
@@ -198,17 +201,19 @@ func (w *worker) handleItem(b *batch, i int) bool {
 			return true
 		}
 	}
+	if it.attempt > 1 && w.c.maxAttempts > 0 && it.message.Attempt > w.c.maxAttempts {
+		state := w.c.crashed(b, it)
+		b.state[i].Store(state)
+		return state != itemFailed
+	}
 	err := w.call(it.message)
 	if err == nil {
 		b.state[i].Store(itemConsumed)
 		return true
 	}
-	if w.c.failed(b, it, err) {
-		b.state[i].Store(itemFailed)
-		return false
-	}
-	b.state[i].Store(itemConsumed)
-	return true
+	state := w.c.failed(b, it, err)
+	b.state[i].Store(state)
+	return state != itemFailed
 }
 
 // call runs the handler. A panic is an error like any other.

@@ -41,8 +41,12 @@ func (a *Ack) flaw() string {
 	if a.Queue < 0 || a.Queue >= MaxQueues {
 		return "queue out of range"
 	}
+	return rangesFlaw(a.Ranges)
+}
+
+func rangesFlaw(ranges []Range) string {
 	end := Offset(0)
-	for _, r := range a.Ranges {
+	for _, r := range ranges {
 		if r.From < end || r.To <= r.From || r.To > MaxOffset {
 			return "ranges do not ascend"
 		}
@@ -53,10 +57,12 @@ func (a *Ack) flaw() string {
 
 // Size returns the length of the encoded ack, which must be valid.
 func (a *Ack) Size() int {
-	n := 1 + idLen(a.Group) + idLen(a.Start) + idLen(a.Topic) +
-		uvarintLen(uint64(a.Queue)) + uvarintLen(uint64(len(a.Ranges)))
-	end := Offset(0)
-	for _, r := range a.Ranges {
+	return 1 + idLen(a.Group) + idLen(a.Start) + idLen(a.Topic) + uvarintLen(uint64(a.Queue)) + rangesLen(a.Ranges)
+}
+
+func rangesLen(ranges []Range) int {
+	n, end := uvarintLen(uint64(len(ranges))), Offset(0)
+	for _, r := range ranges {
 		n += uvarintLen(uint64(r.From-end)) + uvarintLen(uint64(r.To-r.From))
 		end = r.To
 	}
@@ -70,14 +76,18 @@ func (a *Ack) Put(dst []byte) {
 	out = appendID(out, a.Start)
 	out = appendID(out, a.Topic)
 	out = binary.AppendUvarint(out, uint64(a.Queue))
-	out = binary.AppendUvarint(out, uint64(len(a.Ranges)))
+	mustFill(dst, appendRanges(out, a.Ranges))
+}
+
+func appendRanges(out []byte, ranges []Range) []byte {
+	out = binary.AppendUvarint(out, uint64(len(ranges)))
 	end := Offset(0)
-	for _, r := range a.Ranges {
+	for _, r := range ranges {
 		out = binary.AppendUvarint(out, uint64(r.From-end))
 		out = binary.AppendUvarint(out, uint64(r.To-r.From))
 		end = r.To
 	}
-	mustFill(dst, out)
+	return out
 }
 
 // DecodeAck reads the ack in payload into a, whose ranges it reuses, so folding
@@ -88,19 +98,24 @@ func DecodeAck(payload []byte, a *Ack) error {
 	a.Start = r.id()
 	a.Topic = TopicID(r.id())
 	a.Queue = r.queue()
+	a.Ranges = r.ranges(a.Ranges[:0])
+	return r.end(a.flaw())
+}
+
+// ranges reads ranges behind those in into.
+func (r *reader) ranges(into []Range) []Range {
 	n := r.count(2) // a gap and a span take a byte each at least
-	a.Ranges = a.Ranges[:0]
 	end := Offset(0)
 	for range n {
 		from := end + r.offset()
 		end = from + Offset(r.uvarint(uint64(MaxOffset)+1))
-		if r.err != nil {
-			return r.err
-		}
 		if end > MaxOffset { // before the next sum could overflow
-			return malformed(KindAck, "range out of bounds")
+			r.fail("range out of bounds")
 		}
-		a.Ranges = append(a.Ranges, Range{From: from, To: end})
+		if r.err != nil {
+			return into
+		}
+		into = append(into, Range{From: from, To: end})
 	}
-	return r.end(a.flaw())
+	return into
 }

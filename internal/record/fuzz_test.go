@@ -76,6 +76,7 @@ func FuzzDecodeGroup(f *testing.F)       { fuzzSmall(f, record.KindGroup) }
 func FuzzDecodeGroupDelete(f *testing.F) { fuzzSmall(f, record.KindGroupDelete) }
 func FuzzDecodeStart(f *testing.F)       { fuzzSmall(f, record.KindStart) }
 func FuzzDecodeSettle(f *testing.F)      { fuzzSmall(f, record.KindSettle) }
+func FuzzDecodeHandout(f *testing.F)     { fuzzSmall(f, record.KindHandout) }
 
 func fuzzSmall(f *testing.F, k record.Kind) {
 	for _, row := range smallRows {

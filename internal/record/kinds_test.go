@@ -47,6 +47,9 @@ func decodeSmall(payload []byte) (small, error) {
 	case record.KindSettle:
 		v, err := record.DecodeSettle(payload)
 		return &v, err
+	case record.KindHandout:
+		var h record.Handout
+		return &h, record.DecodeHandout(payload, &h)
 	default:
 		v, err := record.DecodeStart(payload)
 		return &v, err
@@ -76,6 +79,10 @@ var smallRows = map[string]struct {
 		&record.Ack{Group: record.GroupID(lastPosition), Start: lastPosition, Topic: record.TopicID(lastPosition),
 			Queue: record.MaxQueues - 1, Ranges: []record.Range{{From: 0, To: record.MaxOffset}}},
 		"02 ffffffffffff3f ffffffffffff3f ffffffffffff3f ff07 01 00 80808080808040",
+	},
+	"handout": {
+		&record.Handout{Group: 64, Start: 2048, Topic: 72, Queue: 3, Epoch: 300, Attempt: 2, Ranges: []record.Range{{From: 5, To: 9}}},
+		"0a 08 8002 09 03 ac02 02 01 05 04",
 	},
 	"topic": {
 		&record.Topic{Name: "Order|Topic", Queues: 4, Synced: true},
@@ -208,7 +215,7 @@ func TestDecodeAnotherKind(t *testing.T) {
 	for name, row := range smallRows {
 		t.Run(name, func(t *testing.T) {
 			payload := put(t, row.r)
-			for k := range record.KindSettle + 2 {
+			for k := range record.KindHandout + 2 {
 				if k == record.Kind(payload[0]) {
 					continue
 				}
@@ -222,6 +229,7 @@ func TestDecodeAnotherKind(t *testing.T) {
 				_, errs[record.KindGroupDelete] = record.DecodeGroupDelete(other)
 				_, errs[record.KindStart] = record.DecodeStart(other)
 				_, errs[record.KindSettle] = record.DecodeSettle(other)
+				errs[record.KindHandout] = record.DecodeHandout(other, new(record.Handout))
 				require.ErrorIs(t, errs[record.Kind(payload[0])], record.ErrMalformed)
 			}
 		})
@@ -247,6 +255,10 @@ func TestValidate(t *testing.T) {
 		"ack range too large":      ranges(record.Range{From: 0, To: record.MaxOffset + 1}),
 		"ack ranges overlap":       ranges(record.Range{From: 0, To: 2}, record.Range{From: 1, To: 3}),
 		"ack ranges descend":       ranges(record.Range{From: 4, To: 5}, record.Range{From: 1, To: 2}),
+		"handout without group":    &record.Handout{Start: 8, Topic: 8, Attempt: 1},
+		"handout of no attempt":    &record.Handout{Group: 8, Start: 8, Topic: 8},
+		"handout queue negative":   &record.Handout{Group: 8, Start: 8, Topic: 8, Attempt: 1, Queue: -1},
+		"handout range empty":      &record.Handout{Group: 8, Start: 8, Topic: 8, Attempt: 1, Ranges: []record.Range{{From: 1, To: 1}}},
 		"topic negative id":        &record.Topic{ID: -8, Queues: 1},
 		"topic without queues":     &record.Topic{},
 		"topic of too many queues": &record.Topic{Queues: record.MaxQueues + 1},
@@ -288,8 +300,8 @@ func TestKindString(t *testing.T) {
 	require.Equal(t, "message", record.KindMessage.String())
 	require.Equal(t, "start", record.KindStart.String())
 	require.Equal(t, "kind 0", record.Kind(0).String())
-	require.Equal(t, "kind 10", record.Kind(10).String())
-	for k := record.KindMessage; k <= record.KindSettle; k++ {
+	require.Equal(t, "kind 11", record.Kind(11).String())
+	for k := record.KindMessage; k <= record.KindHandout; k++ {
 		require.NotContains(t, k.String(), "kind ")
 	}
 }

@@ -85,6 +85,7 @@ const (
 	KindStart       Kind = 7
 	KindDelayed     Kind = 8
 	KindSettle      Kind = 9
+	KindHandout     Kind = 10
 )
 
 var kindNames = [...]string{
@@ -97,6 +98,7 @@ var kindNames = [...]string{
 	KindStart:       "start",
 	KindDelayed:     "delayed message",
 	KindSettle:      "settlement",
+	KindHandout:     "handout",
 }
 
 // String returns the kind as it stands in error messages.

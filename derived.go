@@ -1,0 +1,134 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// Topics that the engine derives from a group (RocketMQ's MixAll): one queue
+// each, made when the first message goes there.
+const (
+	retryPrefix = "%RETRY%" // what failed and comes again
+	deadPrefix  = "%DLQ%"   // what does not
+)
+
+// RetryTopic and DeadLetterTopic return the names of the topics that hold a
+// group's retries and dead letters. They can be subscribed to and looked at like
+// others; only the engine sends to them.
+func RetryTopic(group string) string { return retryPrefix + group }
+
+// DeadLetterTopic: see RetryTopic.
+func DeadLetterTopic(group string) string { return deadPrefix + group }
+
+// derived reports whether only the engine sends to a topic of that name.
+func derived(name string) bool {
+	return strings.HasPrefix(name, retryPrefix) || strings.HasPrefix(name, deadPrefix)
+}
+
+// derivedTopic returns a topic derived from a group, making it if need be. A
+// Written one is enough: a frame that moves a message there is lost in a power
+// cut together with the acknowledgement of what it moves.
+func (b *Broker) derivedTopic(ctx context.Context, name string) (*topic, error) {
+	if t := b.names.topic(name); t != nil {
+		return t, nil
+	}
+	err := b.createTopic(ctx, name, TopicConfig{Queues: 1, Durability: Written})
+	if err != nil && !errors.Is(err, ErrTopicExists) {
+		return nil, err
+	}
+	return b.knownTopic(name)
+}
+
+// retryTopic returns the group's retry topic, which its push consumers subscribe
+// to from the moment it is there.
+func (g *group) retryTopic(ctx context.Context) (*topic, error) {
+	b := g.b
+	if t := b.names.topic(RetryTopic(g.name)); t != nil {
+		return t, nil
+	}
+	t, err := b.derivedTopic(ctx, RetryTopic(g.name))
+	if err != nil {
+		return nil, err
+	}
+	b.members.Lock()
+	defer b.unlockMembers()
+	for _, m := range g.members {
+		if err := m.subscribeRetries(t); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// subscribeRetries subscribes a push consumer, if it subscribes to anything, to
+// the messages that come again. They are not filtered: they were wanted once.
+// Broker.members is held.
+func (m *member) subscribeRetries(t *topic) error {
+	if t == nil || !m.retries() || len(m.topics) == 0 {
+		return nil
+	}
+	if _, ok := m.topics[t]; ok {
+		return nil
+	}
+	return m.group.subscribe(m, t, All, Earliest)
+}
+
+// retries reports whether the member's failures come again through the retry
+// topic.
+func (m *member) retries() bool { return !m.kind.pull && m.kind.model == Clustering }
+
+// deadTopic returns the group's dead letter topic and the group, without members
+// ever, that its messages wait for: as long as they were neither sent again nor
+// purged, they are unconsumed and held like others.
+func (g *group) deadTopic(ctx context.Context) (*topic, error) {
+	name := DeadLetterTopic(g.name)
+	t, err := g.b.derivedTopic(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	keeper, err := g.b.ensureGroup(groupKey{name: name})
+	if err != nil {
+		return nil, err
+	}
+	return t, keeper.ensureStart(t, Earliest)
+}
+
+// moved is a message on its way from one queue to another, for a group: the copy
+// and the acknowledgement of the original are one frame.
+type moved struct {
+	group *group
+	from  settled // one message
+	out   [1]outgoing
+}
+
+// appendMoved stores the copy and acknowledges the original. ErrStale: that is
+// no longer the group's to settle, and nothing was stored.
+func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
+	ack := record.Ack{Group: v.group.id, Start: v.from.start, Topic: v.from.queue.topic.id, Queue: v.from.queue.id, Ranges: v.from.spans}
+	layout := layoutOf(v.out[:]).Add(ack.Size())
+	_, err := b.log.Append(ctx, commitlog.Wait, layout, func(f *commitlog.Frame) error {
+		switch {
+		case b.sealed:
+			return ErrClosed
+		case v.group.currentStart(ack.Topic) != ack.Start:
+			return ErrStale
+		case v.out[0].topic.deleted.Load():
+			return fmt.Errorf("%w: %q", ErrTopicNotFound, v.out[0].topic.name)
+		}
+		b.place(f, &v.out[0])
+		dst, _, _ := f.Next(ack.Size(), nil, emptyBody)
+		ack.Put(dst)
+		b.state.applyAck(&ack)
+		return nil
+	})
+	if err != nil {
+		return b.noted(err)
+	}
+	v.out[0].queue.arrived()
+	return nil
+}

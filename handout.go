@@ -1,0 +1,159 @@
+package mq
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// A message that takes the process down must not take it down for ever. So what
+// is given to handlers is written down before, one small frame a batch. After an
+// unclean end the log's epoch is another one, and what was in hand under an older
+// one and not acknowledged was in somebody's hands when the process ended. That
+// counts as an attempt, and from then on the message is handed out alone: the one
+// that does the harm comes to its last attempt, those that were only near it are
+// consumed.
+
+// hand is messages that a handler was given.
+type hand struct {
+	span
+	attempt int    // number of that delivery
+	epoch   uint32 // of the log at that time
+}
+
+// errCrashed is the last error of a message that was in hand each time when the
+// process ended.
+var errCrashed = errors.New("mq: the process ended while the message was handled")
+
+// take notes that messages are in hand.
+func (p *progress) take(h hand) {
+	if h.From = max(h.From, p.committed); h.From >= h.To {
+		return
+	}
+	if len(p.hands) > 0 {
+		p.leaveHands(h.span)
+	}
+	i, _ := slices.BinarySearchFunc(p.hands, h.From, func(x hand, from Offset) int { return cmp.Compare(x.From, from) })
+	p.hands = slices.Insert(p.hands, i, h)
+}
+
+// leaveHands notes that messages are in hand no more: mostly those of one batch.
+func (p *progress) leaveHands(s span) {
+	for i := 0; i < len(p.hands); i++ {
+		h := p.hands[i]
+		if h.From >= s.To {
+			return
+		}
+		if h.To <= s.From {
+			continue
+		}
+		var rest [2]hand
+		left := rest[:0]
+		if h.From < s.From {
+			left = append(left, hand{span{From: h.From, To: s.From}, h.attempt, h.epoch})
+		}
+		if s.To < h.To {
+			left = append(left, hand{span{From: s.To, To: h.To}, h.attempt, h.epoch})
+		}
+		p.hands = slices.Replace(p.hands, i, i+1, left...)
+		i += len(left) - 1
+	}
+}
+
+// applyHandout folds a handout.
+func (s *state) applyHandout(h *record.Handout) {
+	g, t := s.groups[h.Group], s.topics[h.Topic]
+	if g == nil || t == nil {
+		return
+	}
+	sub := g.subs[h.Topic]
+	if sub == nil || h.Start != sub.start {
+		return
+	}
+	s.grow(t, int(h.Queue)+1)
+	p := sub.progress(h.Queue)
+	for _, r := range h.Ranges {
+		p.take(hand{r, h.Attempt, h.Epoch})
+	}
+}
+
+// forgetHands drops what was in hand under an epoch: when a store is opened that
+// was closed cleanly, which does not raise it, handlers had returned.
+func (s *state) forgetHands(epoch uint32) {
+	for _, g := range s.groups {
+		for _, sub := range g.subs {
+			for q := range sub.queues {
+				p := &sub.queues[q]
+				p.hands = slices.DeleteFunc(p.hands, func(h hand) bool { return h.epoch == epoch })
+			}
+		}
+	}
+}
+
+// handOut writes down that the batch's messages are about to be handled. If that
+// fails they are handled all the same: only the count of their attempts is at
+// stake.
+func (w *worker) handOut(b *batch) {
+	if w.c.kind.model != Clustering {
+		return
+	}
+	for from := 0; from < len(b.items); {
+		attempt, to := b.items[from].attempt, from
+		spans := w.spans[:0]
+		for ; to < len(b.items) && b.items[to].attempt == attempt; to++ {
+			off := b.items[to].offset
+			if n := len(spans); n > 0 && spans[n-1].To == off {
+				spans[n-1].To++
+			} else {
+				spans = append(spans, span{From: off, To: off + 1})
+			}
+		}
+		w.spans = joinSpans(spans)
+		if err := w.c.group.appendHandout(b.cursor.queue, b.start, attempt, w.spans); err != nil {
+			if !errors.Is(err, ErrStale) && !isClosed(err) {
+				w.c.b.opts.Logger.Error("handout not stored", "group", w.c.group.name, "queue", b.cursor.queue.name(), "err", err)
+			}
+			return
+		}
+		from = to
+	}
+}
+
+func (g *group) appendHandout(q *queue, start coord.Position, attempt int, spans []span) error {
+	b := g.b
+	h := record.Handout{
+		Group: g.id, Start: start, Topic: q.topic.id, Queue: q.id,
+		Epoch: b.log.Epoch(), Attempt: min(attempt, record.MaxAttempts-1), Ranges: spans,
+	}
+	size := h.Size()
+	_, err := b.log.Append(context.Background(), commitlog.Reserved, commitlog.Layout{}.Add(size), func(f *commitlog.Frame) error {
+		if b.sealed {
+			return ErrClosed
+		}
+		if g.currentStart(q.topic.id) != start {
+			return ErrStale
+		}
+		dst, _, _ := f.Next(size, nil, emptyBody)
+		h.Put(dst)
+		b.state.applyHandout(&h)
+		return nil
+	})
+	return b.noted(err)
+}
+
+// suspectLocked returns how often off was delivered before an unclean end that
+// it was in hand at, and forgets what next has passed.
+func (c *cursor) suspectLocked(off Offset) int {
+	for len(c.suspects) > 0 && c.suspects[0].To <= off {
+		c.suspects = c.suspects[1:]
+	}
+	if len(c.suspects) > 0 && c.suspects[0].From <= off {
+		return c.suspects[0].attempt
+	}
+	return 0
+}

@@ -197,6 +197,10 @@ func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken [
 			case !c.topic.filter.matchHash(buf[i].Tag):
 				c.skipLocked(span{From: off, To: off + 1})
 			default:
+				if suspect > 0 && !c.aloneLocked() {
+					c.next--
+					return claims, gone
+				}
 				claims = append(claims, claim{off, buf[i], suspect + 1})
 				maxBytes -= int64(buf[i].Size)
 				c.out++

@@ -79,6 +79,8 @@ type group struct {
 	mu      sync.Mutex // protects everything below, and what cursors and members say it does
 	topics  map[*topic]*groupTopic
 	retries retries
+	suspect *cursor   // of which a message is out that was in hand when the process ended
+	behind  []*cursor // that have one to hand out as well
 }
 
 // groupTopic is a topic that living members subscribe to.

@@ -15,9 +15,9 @@ import (
 // is given to handlers is written down before, one small frame a batch. After an
 // unclean end the log's epoch is another one, and what was in hand under an older
 // one and not acknowledged was in somebody's hands when the process ended. That
-// counts as an attempt, and from then on the message is handed out alone: the one
-// that does the harm comes to its last attempt, those that were only near it are
-// consumed.
+// counts as an attempt, and from then on the message is handed out alone, one such
+// message of the group at a time: the one that does the harm comes to its last
+// attempt, those that were only near it are consumed at their second.
 
 // hand is messages that a handler was given.
 type hand struct {
@@ -156,4 +156,31 @@ func (c *cursor) suspectLocked(off Offset) int {
 		return c.suspects[0].attempt
 	}
 	return 0
+}
+
+// aloneLocked takes the turn to hand out a message that was in hand; false: it is
+// another queue's, and the cursor waits for it. In an ordered group messages have
+// turns of their own.
+func (c *cursor) aloneLocked() bool {
+	g := c.group
+	switch {
+	case c.lanes != nil:
+	case g.suspect != nil:
+		c.waiting = true
+		g.behind = append(g.behind, c)
+		return false
+	default:
+		g.suspect = c
+	}
+	return true
+}
+
+// endTurnLocked lets the next message that was in hand be handed out.
+func (g *group) endTurnLocked() {
+	behind := g.behind
+	g.suspect, g.behind = nil, nil
+	for _, c := range behind {
+		c.waiting = false
+		c.scheduleLocked()
+	}
 }

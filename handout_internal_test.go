@@ -3,7 +3,9 @@ package mq
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -91,6 +93,49 @@ func TestWhatKillsTheProcess(t *testing.T) {
 	require.Len(t, dead, 1)
 	require.Equal(t, "poison", string(dead[0].Body))
 	require.Equal(t, &Origin{Topic: "T", Attempts: most, LastError: errCrashed.Error()}, dead[0].Origin)
+}
+
+// TestSuspectsTakeTurns: of all that was in hand when the process ended one is
+// handed out at a time, whatever queues they are in.
+func TestSuspectsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewMem(0)
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 3})
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for range 3 {
+			_, err = p.Send(t.Context(), &Message{Topic: "T"})
+			require.NoError(t, err)
+		}
+		handled := make(chan struct{})
+		var inHand atomic.Int64
+		consume := func(b *Broker) {
+			c, err := b.NewPushConsumer("G", func(context.Context, *Message) error {
+				inHand.Add(1)
+				<-handled
+				return nil
+			}, &PushOptions{Concurrency: 3})
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", All))
+			synctest.Wait()
+		}
+		consume(b)
+		require.Equal(t, int64(3), inHand.Swap(0))
+		again := openOn(t, killed(fs), &Options{Durability: Written})
+		for range 3 {
+			handled <- struct{}{} // the old process, which knows nothing of its end
+		}
+		consume(again)
+		for turn := range int64(3) {
+			require.Equal(t, turn+1, inHand.Load())
+			handled <- struct{}{}
+			synctest.Wait()
+		}
+		lag, _, err := again.Lag("G")
+		require.NoError(t, err)
+		require.Zero(t, lag)
+	})
 }
 
 // TestHandsFold: what is in hand, message by message, however it is cut.

@@ -21,6 +21,7 @@ type batch struct {
 	cursor *cursor
 	start  coord.Position
 	lane   *lane // of an ordered group
+	alone  bool  // of a message that was in hand when the process ended
 
 	items []item
 	next  atomic.Int32            // the first item nobody has begun
@@ -111,10 +112,15 @@ func (w *worker) takeFromLocked(cur *cursor) *batch {
 		return w.takeLaneLocked(cur)
 	}
 	got := w.fetchLocked(cur, maxBatch)
+	alone := len(w.claims) == 1 && w.claims[0].attempt > 1 && cur.group.suspect == cur
 	if len(got.messages) == 0 {
+		if alone {
+			cur.group.endTurnLocked()
+		}
 		return nil
 	}
 	b := w.c.newBatchLocked(cur, got.start)
+	b.alone = alone
 	for i := range got.messages {
 		b.items = append(b.items, item{got.claims[i], &got.messages[i]})
 	}
@@ -124,6 +130,7 @@ func (w *worker) takeFromLocked(cur *cursor) *batch {
 // fetchLocked claims messages of the cursor and reads them. What is not to be
 // handled is settled here: filtered out, damaged, or not to be read at all.
 func (w *worker) fetchLocked(cur *cursor, limit int) fetched {
+	w.claims = w.claims[:0]
 	if cur.fillHolesLocked(); cur.owner != w.c.member {
 		return fetched{}
 	}
@@ -265,6 +272,9 @@ func (w *worker) leave(b *batch) {
 	g.mu.Lock()
 	b.cursor.finishedLocked(b.start, n, bytes)
 	b.cursor.backLocked(b, rest)
+	if b.alone {
+		g.endTurnLocked()
+	}
 	c.freeLocked(b)
 	g.mu.Unlock()
 }
@@ -350,6 +360,6 @@ func (c *PushConsumer) freeLocked(b *batch) {
 	clear(b.items)
 	b.items = b.items[:0]
 	b.next.Store(0)
-	b.cursor, b.lane = nil, nil
+	b.cursor, b.lane, b.alone = nil, nil, false
 	c.free = append(c.free, b)
 }

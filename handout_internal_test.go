@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -111,16 +112,23 @@ func TestSuspectsTakeTurns(t *testing.T) {
 		handled := make(chan struct{})
 		var inHand atomic.Int64
 		consume := func(b *Broker) {
-			c, err := b.NewPushConsumer("G", func(context.Context, *Message) error {
+			c, err := b.NewPushConsumer("G", func(ctx context.Context, _ *Message) error {
 				inHand.Add(1)
-				<-handled
+				select {
+				case <-handled:
+				case <-ctx.Done():
+				}
 				return nil
 			}, &PushOptions{Concurrency: 3})
 			require.NoError(t, err)
 			require.NoError(t, c.Subscribe("T", All))
+		}
+		settle := func() {
+			time.Sleep(20 * time.Millisecond) // of the bubble: for workers that others wake
 			synctest.Wait()
 		}
 		consume(b)
+		settle()
 		require.Equal(t, int64(3), inHand.Swap(0))
 		again := openOn(t, killed(fs), &Options{Durability: Written})
 		for range 3 {
@@ -128,10 +136,11 @@ func TestSuspectsTakeTurns(t *testing.T) {
 		}
 		consume(again)
 		for turn := range int64(3) {
+			settle()
 			require.Equal(t, turn+1, inHand.Load())
 			handled <- struct{}{}
-			synctest.Wait()
 		}
+		settle()
 		lag, _, err := again.Lag("G")
 		require.NoError(t, err)
 		require.Zero(t, lag)

@@ -37,7 +37,7 @@ func (l *Ledger) Finish(ctx context.Context, dir string, fault Fault) error {
 }
 
 func (l *Ledger) visit(ctx context.Context, dir string, fault Fault, then func(context.Context, *mq.Broker) error) (err error) {
-	if err := l.TakeRefusal(); err {
+	if l.TakeRefusal() {
 		return nil
 	}
 	c := Config{Dir: dir}
@@ -82,6 +82,10 @@ func (l *Ledger) TakeRefusal() bool {
 	l.life.Refusal = ""
 	return true
 }
+
+// ForgetRefusal is for a store that did not open because what it stands on was
+// broken at that time.
+func (l *Ledger) ForgetRefusal() { l.life.Refusal = "" }
 
 func (l *Ledger) checkRecovery(r mq.Recovery) {
 	if r.Clean && l.life.opened && !l.life.closed {

@@ -109,6 +109,9 @@ func (l *Ledger) problem(format string, args ...any) {
 	}
 }
 
+// Flaw notes what a tool saw beside the ledger.
+func (l *Ledger) Flaw(format string, args ...any) { l.problem(format, args...) }
+
 // Sound reports whether every promise was kept.
 func (l *Ledger) Sound() bool {
 	return l.Lost == 0 && l.Again == 0 && l.Refused == 0 && len(l.Problems) == 0

@@ -11,6 +11,7 @@
 package main
 
 import (
+	"github.com/pocketmq/mq/verify/cut"
 	"github.com/pocketmq/mq/verify/kill"
 	"github.com/pocketmq/mq/verify/lab"
 	"github.com/pocketmq/mq/verify/workload"
@@ -19,6 +20,8 @@ import (
 // tools are the rows of the table, in its order.
 var tools = []lab.Tool{
 	kill.Tool,
+	cut.Ext4,
+	cut.XFS,
 }
 
 func main() {

@@ -88,7 +88,7 @@ func (l *Ledger) TakeRefusal() bool {
 func (l *Ledger) ForgetRefusal() { l.life.Refusal = "" }
 
 func (l *Ledger) checkRecovery(r mq.Recovery) {
-	if r.Clean && l.life.opened && !l.life.closed {
+	if r.Clean && l.life.opened && !l.life.closed && !l.life.closeFailed {
 		l.problem("a store that was not closed opens as if it had been")
 	}
 	if !r.Clean && l.life.closed {
@@ -273,7 +273,7 @@ func (l *Ledger) acknowledged(b *mq.Broker, group string, q mq.Queue) int64 {
 // consumeAll drains every group, and a new one that sees everything.
 func (l *Ledger) consumeAll(ctx context.Context, b *mq.Broker) error {
 	ends := l.ends(b)
-	audit := auditGroup + strconv.Itoa(l.life.Life)
+	audit := auditGroup + strconv.Itoa(l.life.Config.Life)
 	l.groups[audit] = true
 	for group := range l.groups {
 		if err := l.drain(ctx, b, group); err != nil {

@@ -32,6 +32,7 @@ type Ledger struct {
 	topics map[string]bool // whose creation was promised
 	ids    map[mq.MessageID]bool
 	life   life
+	keep   *strings.Builder // everything said, if somebody wants it
 
 	unverified []place // sent since the last check
 	volatile   []volatileAck
@@ -41,12 +42,18 @@ type Ledger struct {
 // life is what the ledger knows of the process that runs or ran last.
 type life struct {
 	Config
-	opened, closed bool
-	Refusal        string
-	Poisoned       string
-	Hung           []string
-	Unreadable     []string
-	Failed         map[string]int // first words of failures
+	Life
+	opened, closed bool // the store
+	closeFailed    bool // Close returned an error: it may have come far enough
+}
+
+// Life is what a process said of itself.
+type Life struct {
+	Refusal    string         // why the store did not open
+	Poisoned   string         // why nothing could be stored any more, at its end
+	Failed     map[string]int // calls that returned an error
+	Hung       []string       // calls that did not return in time
+	Unreadable []string       // acknowledged messages that could not be read
 }
 
 type place struct {
@@ -105,7 +112,7 @@ func NewLedger() *Ledger {
 // problem notes what is wrong. The first of them say the most.
 func (l *Ledger) problem(format string, args ...any) {
 	if len(l.Problems) < 20 {
-		l.Problems = append(l.Problems, fmt.Sprintf("life %d: ", l.life.Life)+fmt.Sprintf(format, args...))
+		l.Problems = append(l.Problems, fmt.Sprintf("life %d: ", l.life.Config.Life)+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -117,28 +124,39 @@ func (l *Ledger) Sound() bool {
 	return l.Lost == 0 && l.Again == 0 && l.Refused == 0 && len(l.Problems) == 0
 }
 
-// Life tells what the process that ran last said of itself.
-func (l *Ledger) Life() (opened, closed bool, poisoned string, hung, unreadable []string, failed map[string]int) {
-	return l.life.opened, l.life.closed, l.life.Poisoned, l.life.Hung, l.life.Unreadable, l.life.Failed
+// Life is what the process that ran last said of itself.
+func (l *Ledger) Life() Life { return l.life.Life }
+
+// Record keeps what is said from now on for Replay.
+func (l *Ledger) Record() { l.keep = &strings.Builder{} }
+
+// Replay returns a ledger that has heard what l recorded: for a copy of the
+// store.
+func (l *Ledger) Replay() (*Ledger, error) {
+	other := NewLedger()
+	other.begin(l.life.Config)
+	return other, other.hearAll(strings.NewReader(l.keep.String()), func() {})
 }
 
 func (l *Ledger) begin(c Config) {
-	l.life = life{Config: c, opened: l.life.opened && !l.life.closed, Failed: map[string]int{}}
+	l.life = life{Config: c, opened: l.life.opened && !l.life.closed, closeFailed: l.life.closeFailed, Life: Life{Failed: map[string]int{}}}
 	clear(l.syncMarks)
 }
 
 // hearAll reads a log to its end. A line that is not whole was not said.
-func (l *Ledger) hearAll(log io.Reader, opened func()) (lines int, err error) {
+func (l *Ledger) hearAll(log io.Reader, opened func()) error {
 	r := bufio.NewReaderSize(log, 64<<10)
 	for {
 		line, err := r.ReadString('\n')
 		if err == io.EOF {
-			return lines, nil
+			return nil
 		}
 		if err != nil {
-			return lines, err
+			return err
 		}
-		lines++
+		if l.keep != nil {
+			l.keep.WriteString(line)
+		}
 		line = strings.TrimSuffix(line, "\n")
 		if strings.HasPrefix(line, "opened ") {
 			opened()
@@ -200,6 +218,7 @@ func (l *Ledger) hearOfLife(what, rest string) {
 		l.life.Refusal = rest
 	case "failed", "gave":
 		l.life.Failed[rest]++
+		l.life.closeFailed = l.life.closeFailed || strings.HasPrefix(rest, "close ")
 	case "left":
 	default:
 		l.problem("%s %s", what, rest)
@@ -210,13 +229,13 @@ func (l *Ledger) hearOpened(f *fields) {
 	clean := f.word() == "true"
 	f.number() // ranges that were cut
 	corrupt := f.number()
-	if clean && l.life.opened {
+	if clean && l.life.opened && !l.life.closeFailed {
 		l.problem("a store that was not closed opens as if it had been")
 	}
 	if corrupt != 0 {
 		l.problem("opening found %d places below the synced mark damaged", corrupt)
 	}
-	l.life.opened, l.life.closed = true, false
+	l.life.opened, l.life.closed, l.life.closeFailed = true, false, false
 }
 
 func (l *Ledger) hearSent(f *fields) {

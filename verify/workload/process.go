@@ -43,7 +43,6 @@ type Process struct {
 	complaint complaint
 	opened    chan struct{}
 	heard     chan error // of the log, when it ended
-	Lines     int        // of the log; after Wait
 }
 
 // Start starts the program again as the workload, below a wrapper such as strace
@@ -70,7 +69,7 @@ func Start(ctx context.Context, c Config, l *Ledger, wrapper ...string) (*Proces
 	p.cmd.ExtraFiles = []*os.File{write} // descriptor 3
 	p.cmd.Stderr = &p.complaint
 	p.cmd.WaitDelay = time.Minute
-	dieWithParent(p.cmd)
+	tether(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(err, read.Close())
 	}
@@ -82,8 +81,7 @@ func Start(ctx context.Context, c Config, l *Ledger, wrapper ...string) (*Proces
 // runEars reads the log; Wait waits for it.
 func (p *Process) runEars(l *Ledger, log *os.File) {
 	var once sync.Once
-	n, err := l.hearAll(log, func() { once.Do(func() { close(p.opened) }) })
-	p.Lines = n
+	err := l.hearAll(log, func() { once.Do(func() { close(p.opened) }) })
 	once.Do(func() { close(p.opened) })
 	p.heard <- errors.Join(err, log.Close())
 }
@@ -91,11 +89,8 @@ func (p *Process) runEars(l *Ledger, log *os.File) {
 // Opened is closed when the process has opened its store, or ended.
 func (p *Process) Opened() <-chan struct{} { return p.opened }
 
-// Kill ends the process at once.
-func (p *Process) Kill() error { return p.cmd.Process.Kill() }
-
-// Signal sends a signal to the process, or to its wrapper.
-func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+// Kill ends the process, and its wrapper, at once.
+func (p *Process) Kill() error { return killGroup(p.cmd) }
 
 // Wait waits for the end of the process and of its log.
 func (p *Process) Wait() (End, error) {

@@ -8,10 +8,14 @@ import (
 	"unsafe"
 )
 
-// dieWithParent keeps a killed lab from leaving processes behind.
-func dieWithParent(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+// tether keeps a killed lab from leaving processes behind, and puts the process
+// and its wrapper in a group that can be killed at once.
+func tether(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.Cancel = func() error { return killGroup(cmd) }
 }
+
+func killGroup(cmd *exec.Cmd) error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 
 // logWriter writes the log with writev, a call that neither the store nor the Go
 // runtime makes: a tool that breaks every write breaks the store's and not the

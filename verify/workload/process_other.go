@@ -8,7 +8,9 @@ import (
 	"sync"
 )
 
-func dieWithParent(*exec.Cmd) {}
+func tether(*exec.Cmd) {}
+
+func killGroup(cmd *exec.Cmd) error { return cmd.Process.Kill() }
 
 type logWriter struct {
 	mu   sync.Mutex // a line is not torn by another

@@ -117,7 +117,7 @@ func (k *walker) sendOne(topic string) func(context.Context) error {
 
 func (k *walker) large(ctx context.Context) error {
 	m := k.message(writtenTopic)
-	m.Body = appendBody(nil, k.number, 150_000)
+	m.Body = appendBody(nil, k.number, 400_000)
 	return k.send(ctx, m)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/pocketmq/mq/verify/cut"
 	"github.com/pocketmq/mq/verify/kill"
 	"github.com/pocketmq/mq/verify/lab"
+	"github.com/pocketmq/mq/verify/syscalls"
 	"github.com/pocketmq/mq/verify/workload"
 )
 
@@ -22,6 +23,7 @@ var tools = []lab.Tool{
 	kill.Tool,
 	cut.Ext4,
 	cut.XFS,
+	syscalls.Tool,
 }
 
 func main() {

@@ -163,6 +163,10 @@ func (l *Log) syncFiles() error {
 			// succeeds would prove nothing: the kernel marks the pages clean.
 			return l.poisonWith(fmt.Errorf("commitlog: sync %s: %w", s.name, err))
 		}
+		if err := s.file.Intact(s.limit); err != nil {
+			// It is on the disk, in a file that nobody will find again.
+			return l.poisonWith(fmt.Errorf("commitlog: segment %s: %w", s.name, err))
+		}
 		l.syncs.Add(1)
 	}
 	l.appendMu.Lock()

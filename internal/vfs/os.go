@@ -18,6 +18,7 @@ import (
 //	mapFile          mmap               –          –            –
 //	syncDir          fsync of folder    same       –            –
 //	freeBytes        statfs             same       kernel32     –
+//	unlinked         link count         same       –            –
 type osFS struct{}
 
 // OS returns the file system of the operating system.
@@ -106,6 +107,19 @@ func (f *osFile) Size() (int64, error) {
 func (f *osFile) Sync() error          { return syncFile(f) }
 func (f *osFile) Cut(size int64) error { return f.Truncate(size) }
 func (f *osFile) Forget() error        { return forget(f) }
+
+func (f *osFile) Intact(size int64) error {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case info.Size() < size:
+		return fmt.Errorf("vfs: %s was cut to %d bytes by somebody else", f.Name(), info.Size())
+	case unlinked(info):
+		return fmt.Errorf("vfs: %s was removed by somebody else", f.Name())
+	}
+	return nil
+}
 
 func (f *osFile) Allocate(size int64) error {
 	old, err := f.Size()

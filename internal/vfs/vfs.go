@@ -76,6 +76,10 @@ type File interface {
 	// is durable: a second Sync that succeeds proves nothing.
 	Sync() error
 
+	// Intact fails if somebody else has taken the file from under us: removed it,
+	// where the system can say so, or cut it to fewer than size bytes.
+	Intact(size int64) error
+
 	// Cut sets the size of the file. What a cut to a larger size adds reads as
 	// zeros and is not allocated.
 	Cut(size int64) error

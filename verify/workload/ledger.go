@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/pocketmq/mq"
 )
@@ -34,6 +35,9 @@ type Ledger struct {
 	life   life
 	keep   *strings.Builder // everything said, if somebody wants it
 
+	listenMu  sync.Mutex // protects the listeners
+	listeners map[string]chan struct{}
+
 	unverified []place // sent since the last check
 	volatile   []volatileAck
 	syncMarks  map[string]syncMark
@@ -54,6 +58,7 @@ type Life struct {
 	Failed     map[string]int // calls that returned an error
 	Hung       []string       // calls that did not return in time
 	Unreadable []string       // acknowledged messages that could not be read
+	Full, Room bool           // the disk was, and there was room again
 }
 
 type place struct {
@@ -157,12 +162,32 @@ func (l *Ledger) hearAll(log io.Reader, opened func()) error {
 		if l.keep != nil {
 			l.keep.WriteString(line)
 		}
+		l.tellListeners(line)
 		line = strings.TrimSuffix(line, "\n")
 		if strings.HasPrefix(line, "opened ") {
 			opened()
 		}
 		if err := l.hear(line); err != nil {
 			l.problem("line %.200q: %v", line, err)
+		}
+	}
+}
+
+func (l *Ledger) listen(text string) <-chan struct{} {
+	l.listenMu.Lock()
+	defer l.listenMu.Unlock()
+	c := make(chan struct{})
+	l.listeners = map[string]chan struct{}{text: c}
+	return c
+}
+
+func (l *Ledger) tellListeners(line string) {
+	l.listenMu.Lock()
+	defer l.listenMu.Unlock()
+	for text, c := range l.listeners {
+		if strings.Contains(line, text) {
+			close(c)
+			delete(l.listeners, text)
 		}
 	}
 }
@@ -219,6 +244,10 @@ func (l *Ledger) hearOfLife(what, rest string) {
 	case "failed", "gave":
 		l.life.Failed[rest]++
 		l.life.closeFailed = l.life.closeFailed || strings.HasPrefix(rest, "close ")
+	case "full":
+		l.life.Full = true
+	case "room":
+		l.life.Room = true
 	case "left":
 	default:
 		l.problem("%s %s", what, rest)

@@ -40,6 +40,7 @@ const exitBadly = 3
 // Process is a running workload.
 type Process struct {
 	cmd       *exec.Cmd
+	ledger    *Ledger
 	complaint complaint
 	opened    chan struct{}
 	heard     chan error // of the log, when it ended
@@ -63,7 +64,7 @@ func Start(ctx context.Context, c Config, l *Ledger, wrapper ...string) (*Proces
 	}
 	defer write.Close()
 	args := append(wrapper, self)
-	p := &Process{opened: make(chan struct{}), heard: make(chan error, 1)}
+	p := &Process{ledger: l, opened: make(chan struct{}), heard: make(chan error, 1)}
 	p.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	p.cmd.Env = append(os.Environ(), configVariable+"="+string(text))
 	p.cmd.ExtraFiles = []*os.File{write} // descriptor 3
@@ -88,6 +89,10 @@ func (p *Process) runEars(l *Ledger, log *os.File) {
 
 // Opened is closed when the process has opened its store, or ended.
 func (p *Process) Opened() <-chan struct{} { return p.opened }
+
+// Heard is closed when the process, from now on, says something that contains
+// the text.
+func (p *Process) Heard(text string) <-chan struct{} { return p.ledger.listen(text) }
 
 // Kill ends the process, and its wrapper, at once.
 func (p *Process) Kill() error { return killGroup(p.cmd) }

@@ -44,7 +44,11 @@ func (w *worker) live() {
 	w.b = b
 	r := b.Recovery()
 	w.say("opened %t %d %d", r.Clean, len(r.Cut), len(r.Corrupt))
-	if w.Steps > 0 {
+	switch {
+	case w.Fill:
+		w.fill()
+		return
+	case w.Steps > 0:
 		w.walk()
 		return
 	}
@@ -221,7 +225,9 @@ func (w *worker) pull(group string, d mq.Durability) {
 		known = w.subscribe(pc.Subscribe, known)
 		ms, err := pc.Poll(ctx, 1+rnd.IntN(32))
 		if err != nil {
-			w.give("polling", err)
+			w.say("failed poll %s", oneLine(err))
+			<-time.After(10 * time.Millisecond)
+			continue
 		}
 		w.out.WriteString(deliveries("got", group, ms))
 		open = append(open, ms...)

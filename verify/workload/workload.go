@@ -20,10 +20,12 @@ import (
 type Config struct {
 	Dir         string // of the store
 	Seed        uint64
-	Life        int  // lives of one store have different numbers
-	DisableMmap bool // the portable segments
-	Steps       int  // so many steps one after another, and the end; 0: everything at once, for ever
-	LeaveOpen   bool // end without closing the store
+	Life        int    // lives of one store have different numbers
+	DisableMmap bool   // the portable segments
+	Steps       int    // so many steps one after another, and the end; 0: everything at once, for ever
+	LeaveOpen   bool   // end without closing the store
+	Fill        bool   // send until the disk is full, and see what can be done then
+	Ballast     string // then, a file whose removal makes room; empty: the process kills itself
 }
 
 // SegmentBytes of the stores: small, so that there are seals and checkpoints.

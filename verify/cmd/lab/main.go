@@ -12,6 +12,7 @@ package main
 
 import (
 	"github.com/pocketmq/mq/verify/cut"
+	"github.com/pocketmq/mq/verify/disk"
 	"github.com/pocketmq/mq/verify/kill"
 	"github.com/pocketmq/mq/verify/lab"
 	"github.com/pocketmq/mq/verify/syscalls"
@@ -24,6 +25,8 @@ var tools = []lab.Tool{
 	cut.Ext4,
 	cut.XFS,
 	syscalls.Tool,
+	disk.Full,
+	disk.Foreign,
 }
 
 func main() {

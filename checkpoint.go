@@ -91,7 +91,10 @@ func (b *Broker) writeCheckpoint(clean bool) error {
 		return err
 	}
 	items := b.capture()
-	to := b.log.Written()
+	to, err := b.settledEnd()
+	if err != nil {
+		return err
+	}
 	if err := b.noted(b.log.Wait(context.Background(), to)); err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func (b *Broker) writeCheckpoint(clean bool) error {
 		return err
 	}
 	header := b.checkpointHeader(from, to)
-	err := b.journal.Write(func(w io.Writer) error {
+	err = b.journal.Write(func(w io.Writer) error {
 		if _, err := w.Write(appendItem(nil, 0, header)); err != nil {
 			return err
 		}
@@ -112,6 +115,15 @@ func (b *Broker) writeCheckpoint(clean bool) error {
 	b.upkeep.checkpointed.Store(int64(from))
 	b.upkeep.checkpoints.Add(1)
 	return b.entries.Sweep()
+}
+
+// settledEnd returns how far the log is written, when no send is in the middle
+// of its frame: index entries are there before the frame is, and the capture may
+// have seen one. If its frame could not be written the log is poisoned, and what
+// was captured is not in it.
+func (b *Broker) settledEnd() (to coord.Position, err error) {
+	b.log.Exclusive(func() { to, err = b.log.Written(), b.log.Err() })
+	return to, err
 }
 
 // checkpointHeader encodes the first item of a checkpoint.

@@ -1,0 +1,70 @@
+package mq
+
+import (
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq/internal/vfs"
+)
+
+// brokenFS is the operating system's, whose log cannot be written any more once
+// broken is set.
+type brokenFS struct {
+	vfs.FS
+	broken atomic.Bool
+}
+
+func (fs *brokenFS) Create(name string, size int64) (vfs.File, error) {
+	f, err := fs.FS.Create(name, size)
+	if err != nil || filepath.Base(filepath.Dir(name)) != "commitlog" {
+		return f, err
+	}
+	return &brokenFile{f, fs}, nil
+}
+
+type brokenFile struct {
+	vfs.File
+	fs *brokenFS
+}
+
+func (f *brokenFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.fs.broken.Load() {
+		return 0, syscall.EIO
+	}
+	return f.File.WriteAt(p, off)
+}
+
+// TestCheckpointBesideAFailedWrite: the entry of a message whose frame could not
+// be written is in the index when the log becomes poisoned. A checkpoint under
+// way must not be completed with it: the queue would have a message for ever
+// that is nowhere in the log.
+func TestCheckpointBesideAFailedWrite(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	fs := &brokenFS{FS: vfs.OS()}
+	o := (&Options{Durability: Written, DisableMmap: true, DefaultQueues: 1}).withDefaults(false)
+	b := newBroker(o, fs, dir)
+	require.NoError(t, b.open())
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	_, err = p.Send(t.Context(), &Message{Topic: "T", Body: []byte("one")})
+	require.NoError(t, err)
+	require.NoError(t, b.Sync(t.Context()))
+	fs.broken.Store(true)
+	_, err = p.Send(t.Context(), &Message{Topic: "T", Body: []byte("two")})
+	require.ErrorIs(t, err, ErrPoisoned)
+	require.ErrorIs(t, b.writeCheckpoint(false), ErrPoisoned) // past the check that it begins with
+	require.ErrorIs(t, b.Close(), ErrPoisoned)
+
+	b, err = Open(dir, &o)
+	require.NoError(t, err)
+	route, err := b.Route("T")
+	require.NoError(t, err)
+	require.Equal(t, Offset(1), route[0].End)
+	require.NoError(t, b.Check(t.Context()))
+	require.NoError(t, b.Close())
+}

@@ -256,6 +256,7 @@ func (s *sweep) try(ctx context.Context, t *trial) error {
 		l.Flaw("the process hung")
 	}
 	s.judge(t, end, l)
+	l.DoubtClose()
 	l.ForgetRefusal() // under the fault it may refuse; not after it
 	broken := workload.Killed
 	if cut {

@@ -83,6 +83,10 @@ func (l *Ledger) TakeRefusal() bool {
 	return true
 }
 
+// DoubtClose says that calls failed below the store: it may have been closed as
+// far as it knows, and still have to recover.
+func (l *Ledger) DoubtClose() { l.life.closed, l.life.closeFailed = false, true }
+
 // ForgetRefusal is for a store that did not open because what it stands on was
 // broken at that time.
 func (l *Ledger) ForgetRefusal() { l.life.Refusal = "" }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // osFS is the operating system's file system. What differs between systems is
@@ -50,6 +51,13 @@ func (osFS) Create(name string, size int64) (File, error) {
 }
 
 func (osFS) List(dir string) ([]Entry, error) {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseLink(info, dir); err != nil {
+		return nil, err
+	}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -63,6 +71,9 @@ func (osFS) List(dir string) ([]Entry, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := refuseLink(info, filepath.Join(dir, n.Name())); err != nil {
+			return nil, err
+		}
 		e := Entry{Name: n.Name(), Dir: n.IsDir()}
 		if !e.Dir {
 			e.Size = info.Size()
@@ -70,6 +81,15 @@ func (osFS) List(dir string) ([]Entry, error) {
 		list = append(list, e)
 	}
 	return list, nil
+}
+
+// refuseLink keeps us inside the store: noFollow does it for files, and nothing
+// does for folders, so every folder is looked at where it is listed.
+func refuseLink(info fs.FileInfo, name string) error {
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("vfs: %s is a symbolic link", name)
+	}
+	return nil
 }
 
 func (osFS) MkdirAll(dir string) error      { return os.MkdirAll(dir, 0o700) }

@@ -28,7 +28,8 @@ type FS interface {
 	Create(name string, size int64) (File, error)
 
 	// List returns what a folder holds, sorted by name. A missing folder is
-	// fs.ErrNotExist.
+	// fs.ErrNotExist. A symbolic link, as the folder or in it, is an error: it
+	// would lead out of the store.
 	List(dir string) ([]Entry, error)
 
 	// MkdirAll makes a folder, mode 0700, and those above it that are missing.

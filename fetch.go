@@ -68,8 +68,10 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 			out.unwanted = append(out.unwanted, cl)
 		default:
 			n := len(out.messages)
-			out.messages = out.messages[:n+1] // zero already
-			f.fill(&out.messages[n], q, &v, r)
+			f.fill(&out.messages[:n+1][n], q, &v, r) // zero already
+			// Filling may fault, and comes back here with an error then: a message
+			// counts once it is whole.
+			out.messages = out.messages[:n+1]
 			out.claims = append(out.claims, cl)
 		}
 		return true

@@ -32,8 +32,8 @@ const (
 	fullCuts  = 50
 	quickCuts = 5
 
-	// A process works so long before the cut, and goes on so long after it: what
-	// it says while nothing reaches the disk any more is judged like the rest.
+	// A process works so long before the cut. Every other one goes on so long after
+	// it: what it says while nothing reaches the disk any more is judged as well.
 	longestBefore = 500 * time.Millisecond
 	longestAfter  = 100 * time.Millisecond
 
@@ -82,8 +82,8 @@ type cutter struct {
 
 func (c *cutter) dir() string { return filepath.Join(c.disk.Point, "store") }
 
-// once lets a process work, cuts the power, lets it go on for a moment, and
-// looks at what the disk has.
+// once lets a process work, stops it, cuts the power, and looks at what the disk
+// has. Every other time the process may go on for a moment first, without power.
 func (c *cutter) once(ctx context.Context, n int, seed uint64) error {
 	p, err := workload.Start(ctx, workload.Config{Dir: c.dir(), Seed: seed, Life: n, DisableMmap: n%3 == 2}, c.ledger)
 	if err != nil {
@@ -93,8 +93,11 @@ func (c *cutter) once(ctx context.Context, n int, seed uint64) error {
 		<-p.Opened()
 	}
 	c.wait(ctx, longestBefore)
-	cutErr := c.disk.Cut()
-	c.wait(ctx, longestAfter)
+	cutErr := errors.Join(p.Stop(), c.disk.Cut())
+	if n%2 == 1 {
+		cutErr = errors.Join(cutErr, p.Continue())
+		c.wait(ctx, longestAfter)
+	}
 	_ = p.Kill() // it may have given up by itself
 	end, err := p.Wait()
 	if err := errors.Join(ctx.Err(), err, cutErr); err != nil {

@@ -40,6 +40,9 @@ type Ledger struct {
 
 	unverified []place // sent since the last check
 	volatile   []volatileAck
+	trying     map[uint64]bool // sends that began and have not ended
+	grey       map[uint64]bool // those at the moment of a power cut
+	cut        bool            // and it has been cut
 	syncMarks  map[string]syncMark
 }
 
@@ -110,6 +113,7 @@ type syncMark struct{ sent, acks int }
 func NewLedger() *Ledger {
 	return &Ledger{
 		queues: map[mq.Queue]*queueLog{}, groups: map[string]bool{}, topics: map[string]bool{},
+		trying: map[uint64]bool{}, grey: map[uint64]bool{},
 		ids: map[mq.MessageID]bool{}, syncMarks: map[string]syncMark{},
 	}
 }
@@ -146,11 +150,31 @@ func (l *Ledger) Replay() (*Ledger, error) {
 func (l *Ledger) begin(c Config) {
 	l.life = life{Config: c, opened: l.life.opened && !l.life.closed, closeFailed: l.life.closeFailed, Life: Life{Failed: map[string]int{}}}
 	clear(l.syncMarks)
+	l.trying, l.grey, l.cut = map[uint64]bool{}, map[uint64]bool{}, false
+}
+
+// cutMark is what Process.Cutting puts between what was said before a power cut
+// and what is said after it. It may stand in the middle of a line.
+const cutMark = "\x00cut\n"
+
+// hearCut: what was said until now was said with the power on. Calls that are in
+// the middle of their sync have no promise when they return: a file system that
+// is shut down inside an fdatasync may let that return without an error and
+// without the data (ext4 drops the conversion of unwritten extents silently
+// then), which no computer without power could tell anybody. Sends that begin
+// later are judged like any other: their syncs have to fail.
+func (l *Ledger) hearCut() {
+	for number := range l.trying {
+		l.grey[number] = true
+	}
+	l.cut = true
+	clear(l.syncMarks)
 }
 
 // hearAll reads a log to its end. A line that is not whole was not said.
 func (l *Ledger) hearAll(log io.Reader, opened func()) error {
 	r := bufio.NewReaderSize(log, 64<<10)
+	torn := ""
 	for {
 		line, err := r.ReadString('\n')
 		if err == io.EOF {
@@ -158,6 +182,12 @@ func (l *Ledger) hearAll(log io.Reader, opened func()) error {
 		}
 		if err != nil {
 			return err
+		}
+		line, torn = torn+line, ""
+		if before, ok := strings.CutSuffix(line, cutMark); ok {
+			l.hearCut()
+			torn = before
+			continue
 		}
 		if l.keep != nil {
 			l.keep.WriteString(line)
@@ -199,6 +229,10 @@ func (l *Ledger) hear(line string) error {
 	switch what {
 	case "sent":
 		l.hearSent(f)
+	case "try":
+		if number := f.hex(); f.err == nil {
+			l.trying[number] = true
+		}
 	case "got":
 		group, p, number, size, whole := f.word(), f.place(), f.hex(), f.number(), f.word()
 		if f.err == nil {
@@ -226,7 +260,9 @@ func (l *Ledger) hear(line string) error {
 func (l *Ledger) hearOfLife(what, rest string) {
 	switch what {
 	case "topic":
-		l.topics[rest] = true
+		if !l.cut {
+			l.topics[rest] = true
+		}
 	case "sync":
 		l.syncMarks[rest] = syncMark{len(l.unverified), len(l.volatile)}
 	case "synced":
@@ -278,6 +314,8 @@ func (l *Ledger) hearSent(f *fields) {
 	if f.err != nil {
 		return
 	}
+	delete(l.trying, number)
+	promised = promised && !l.grey[number]
 	l.Acknowledged++
 	if l.ids[id] {
 		l.problem("%v: id %v was given to two messages", p, id)
@@ -294,7 +332,9 @@ func (l *Ledger) hearSent(f *fields) {
 func (l *Ledger) hearSynced(n string) {
 	m, ok := l.syncMarks[n]
 	if !ok {
-		l.problem("sync %s ended and did not begin", n)
+		if !l.cut {
+			l.problem("sync %s ended and did not begin", n)
+		}
 		return
 	}
 	for _, p := range l.unverified[:min(m.sent, len(l.unverified))] {
@@ -331,7 +371,7 @@ func (l *Ledger) hearDelivery(group string, p place, number uint64, size int, wh
 func (l *Ledger) hearAck(group string, p place, promised bool) {
 	l.Acks++
 	m := acked
-	if promised {
+	if promised && !l.cut { // after a cut it may be one that was under way
 		m |= ackPromised
 	} else {
 		l.volatile = append(l.volatile, volatileAck{group, p})

@@ -44,6 +44,7 @@ type Process struct {
 	complaint complaint
 	opened    chan struct{}
 	heard     chan error // of the log, when it ended
+	log       *os.File
 }
 
 // Start starts the program again as the workload, below a wrapper such as strace
@@ -64,7 +65,7 @@ func Start(ctx context.Context, c Config, l *Ledger, wrapper ...string) (*Proces
 	}
 	defer write.Close()
 	args := append(wrapper, self)
-	p := &Process{ledger: l, opened: make(chan struct{}), heard: make(chan error, 1)}
+	p := &Process{ledger: l, opened: make(chan struct{}), heard: make(chan error, 1), log: read}
 	p.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	p.cmd.Env = append(os.Environ(), configVariable+"="+string(text))
 	p.cmd.ExtraFiles = []*os.File{write} // descriptor 3

@@ -1,10 +1,15 @@
 package workload
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -16,6 +21,47 @@ func tether(cmd *exec.Cmd) {
 }
 
 func killGroup(cmd *exec.Cmd) error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+
+// Stop stops the process wherever it is, and marks in its log what was said
+// until then: the moment of a power cut. Only what is inside the kernel goes on.
+func (p *Process) Stop() error {
+	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for range 1000 {
+		if p.stopped() {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	// A pipe can be opened again by its descriptor.
+	mark, err := os.OpenFile(fmt.Sprint("/proc/self/fd/", p.log.Fd()), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = mark.WriteString(cutMark)
+	return errors.Join(err, mark.Close())
+}
+
+// Continue lets a stopped process go on.
+func (p *Process) Continue() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+
+// stopped reports whether no thread runs the program: each is stopped, waits for
+// the disk inside a system call, or is gone.
+func (p *Process) stopped() bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // gone since
+		}
+		_, state, _ := strings.Cut(string(b), ") ")
+		if !strings.ContainsAny(state[:min(1, len(state))], "TDZX") {
+			return false
+		}
+	}
+	return true
+}
 
 // logWriter writes the log with writev, a call that neither the store nor the Go
 // runtime makes: a tool that breaks every write breaks the store's and not the

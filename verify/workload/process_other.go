@@ -3,12 +3,19 @@
 package workload
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"sync"
 )
 
 func tether(*exec.Cmd) {}
+
+// Stop is for Linux.
+func (p *Process) Stop() error { return errors.ErrUnsupported }
+
+// Continue is for Linux.
+func (p *Process) Continue() error { return errors.ErrUnsupported }
 
 func killGroup(cmd *exec.Cmd) error { return cmd.Process.Kill() }
 

@@ -165,17 +165,20 @@ func (w *worker) sendSomehow(p *mq.Producer, g *writer) {
 		if g.IntN(4) > 0 {
 			ms = []*mq.Message{g.message(writtenTopic), g.message(writtenTopic)}
 		}
+		w.trying(ms...)
 		var rs []mq.SendResult
 		if rs, err = p.SendBatch(ctx, ms); err == nil {
 			w.out.WriteString(told(ms, rs))
 		}
 	case 1, 2:
+		w.trying(m)
 		err = p.SendAsync(ctx, m, func(r mq.SendResult, err error) {
 			if err == nil {
 				w.out.WriteString(told([]*mq.Message{m}, []mq.SendResult{r}))
 			}
 		})
 	default:
+		w.trying(m)
 		var r mq.SendResult
 		if r, err = p.Send(ctx, m); err == nil {
 			w.out.WriteString(told([]*mq.Message{m}, []mq.SendResult{r}))
@@ -184,6 +187,16 @@ func (w *worker) sendSomehow(p *mq.Producer, g *writer) {
 	if err != nil {
 		w.say("failed send %s", oneLine(err))
 	}
+}
+
+// trying says what is about to be sent: when the power is cut it matters what
+// was under way.
+func (w *worker) trying(ms ...*mq.Message) {
+	var lines strings.Builder
+	for _, m := range ms {
+		fmt.Fprintf(&lines, "try %.16s\n", m.Body)
+	}
+	w.out.WriteString(lines.String())
 }
 
 // sync says what has become safe from a power cut without being waited for: all

@@ -5,7 +5,7 @@ BIN := $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz ci
+.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 			echo "== $$dir $$f"; $(GO) test -C $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; \
 		done || exit 1; \
 	done
+
+verify: ## the fault lab in full, about half an hour, as root; rivals too (ARGS="kill ext4" for some)
+	$(GO) run ./verify/cmd/lab $(ARGS)
+
+verify-quick: ## a sample of each of its tools, under two minutes
+	$(GO) run ./verify/cmd/lab -quick $(ARGS)
 
 ci: ## all that a change has to pass
 	.ci/run

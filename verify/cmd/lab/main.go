@@ -27,6 +27,11 @@ var tools = []lab.Tool{
 	syscalls.Tool,
 	disk.Full,
 	disk.Foreign,
+	// A module of its own: what others lose stands beside what we do not.
+	{
+		Name: "rivals", About: "the same kill and the same cut for JetStream and kfake",
+		Run: lab.Command("verify/rivals", "."), FullOnly: true,
+	},
 }
 
 func main() {

@@ -143,17 +143,19 @@ func (c *PushConsumer) ackEarly(b *batch) {
 // offerLocked lets other workers take items of b. The messages of a lane come
 // one after another: there is nothing to share.
 func (c *PushConsumer) offerLocked(b *batch) {
-	if !b.offered && b.lane == nil && int(b.next.Load()) < len(b.items) {
+	if !b.offered && b.lane == nil && b.start == b.cursor.start && int(b.next.Load()) < len(b.items) {
 		b.offered = true
 		c.offered = append(c.offered, b)
 	}
 }
 
-// helpLocked returns an offered batch with items left.
+// helpLocked returns an offered batch with items left that are still wanted.
+// After a reset nobody begins them, and who is given them would come back for
+// more at once, again and again.
 func (c *PushConsumer) helpLocked() *batch {
 	for len(c.offered) > 0 {
 		b := c.offered[0]
-		if int(b.next.Load()) < len(b.items) {
+		if b.start == b.cursor.start && int(b.next.Load()) < len(b.items) {
 			return b
 		}
 		c.withdrawLocked(b)

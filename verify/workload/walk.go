@@ -22,7 +22,6 @@ type walker struct {
 	p    *mq.Producer
 	c    *mq.PullConsumer
 	sent []mq.SendResult // acknowledged, to be read again
-	open []*mq.Message
 }
 
 func (w *worker) walk() {

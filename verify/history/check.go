@@ -1,0 +1,508 @@
+package history
+
+import (
+	"maps"
+	"slices"
+	"sort"
+)
+
+// Check judges a history. It takes n log n steps for n operations, and besides
+// as many for each OpScanDone, OpDrained and OpDeleted as there are messages.
+func Check(ops []Op) *Report {
+	c := newChecker(ops)
+	for i := range ops {
+		c.step(i, &ops[i])
+	}
+	for _, m := range c.messages {
+		if m.state == begun {
+			c.report.Unknown++
+		}
+	}
+	return c.report
+}
+
+// state is what is known of a message.
+type state uint8
+
+const (
+	begun  state = iota // its send has no end yet, or none that says anything
+	failed              // it is not stored
+	stored              // it must be there
+	maybe               // it was stored, and a power cut may have taken it
+	gone                // it was, and has
+	moot                // retention or a deletion may have taken it
+)
+
+type message struct {
+	id         string
+	state      state
+	synced     bool // survives a power cut
+	durability Durability
+	hash       uint64
+	at         slot
+	send, seen int // operations: its beginning, the last that showed it; seen -1: none
+}
+
+// placed tells whether it is known where the message is.
+func (m *message) placed() bool { return m.seen >= 0 }
+
+// ack is a message that a group acknowledges.
+type ack struct {
+	slot
+	group      string
+	m          *message // what lies there
+	durability Durability
+	begun      int
+	ended      int // -1: not yet, or nobody knows how
+	resets     int // of the group and topic when it began
+	void       bool
+}
+
+type groupTopic struct{ group, topic string }
+
+type groupSlot struct {
+	group string
+	slot
+}
+
+type memberQueue struct {
+	group, member string
+	queue
+}
+
+// position is how far a member got in a queue.
+type position struct {
+	offset int64
+	op     int
+	deals  int // of the group at that time
+}
+
+// peak says that from operation op on, the last acknowledged offset of a queue
+// is offset.
+type peak struct {
+	op     int
+	offset int64
+}
+
+type checker struct {
+	ops    []Op
+	report *Report
+
+	messages []*message
+	byID     map[string]*message
+	slots    map[slot]*message
+	peaks    map[queue][]peak
+	durable  map[queue]int64 // the last offset that survives a power cut
+
+	unsynced     []*message // stored and not synced, in the order in which they were
+	unsyncedAcks []*ack
+	volatileAcks []*ack
+	marks        map[int64]mark // of syncs under way
+	scans        map[int64]int  // their beginnings
+
+	acks      map[groupSlot]*ack
+	calls     map[int64][]*ack
+	resets    map[groupTopic]int
+	resetting map[int64]groupTopic
+	excused   map[groupTopic]int // what was sent before this operation need not be delivered
+	deals     map[string]int     // of a group: how often its queues were dealt out
+	reached   map[memberQueue]position
+	furthest  map[groupSlot]int64 // of a group in a queue (offset 0): the highest offset delivered
+	got       map[string]map[*message]bool
+}
+
+// mark is how much a sync covers: lengths of unsynced and unsyncedAcks.
+type mark struct{ messages, acks int }
+
+func newChecker(ops []Op) *checker {
+	return &checker{
+		ops: ops, report: &Report{Counts: map[Class]int{}, ops: ops},
+		byID: map[string]*message{}, slots: map[slot]*message{}, peaks: map[queue][]peak{}, durable: map[queue]int64{},
+		marks: map[int64]mark{}, scans: map[int64]int{}, acks: map[groupSlot]*ack{}, calls: map[int64][]*ack{},
+		resets: map[groupTopic]int{}, resetting: map[int64]groupTopic{}, excused: map[groupTopic]int{}, deals: map[string]int{},
+		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]bool{},
+	}
+}
+
+func (c *checker) step(i int, o *Op) {
+	switch o.Kind {
+	case OpSend:
+		c.send(i, o)
+	case OpSent:
+		c.sent(i, o)
+	case OpFailed, OpUnknown:
+		c.notSent(i, o)
+	case OpPolling:
+	case OpPoll:
+		c.poll(i, o)
+	case OpRead:
+		c.read(i, o)
+	case OpAck:
+		c.ack(i, o)
+	case OpAcked, OpUnacked:
+		c.acked(i, o)
+	case OpDrained:
+		c.drained(i, o)
+	case OpJoin, OpLeave:
+		c.deals[o.Group]++
+	case OpSeek:
+		c.deals[o.Group]++
+		c.excused[groupTopic{o.Group, o.Topic}] = i
+	case OpReset, OpResetDone:
+		c.reset(i, o)
+	case OpSync:
+		c.marks[o.Call] = mark{len(c.unsynced), len(c.unsyncedAcks)}
+	case OpSyncDone:
+		c.syncDone(i, o)
+	case OpScan:
+		c.scans[o.Call] = i
+	case OpScanDone:
+		c.scanDone(i, o)
+	case OpDropped:
+		c.excuse(func(m *message) bool { return m.at.queue == o.queue() && m.at.offset < o.Offset })
+	case OpDeleted:
+		c.excuse(func(m *message) bool { return m.at.topic == o.Topic })
+	case OpKill, OpCut:
+		c.crash(i, o.Kind == OpCut)
+	default:
+		c.report.add(Malformed, []int{i}, "operation of no known kind")
+	}
+}
+
+// ---- sending
+
+func (c *checker) send(i int, o *Op) {
+	if o.ID == "" || c.byID[o.ID] != nil {
+		c.report.add(Malformed, []int{i}, "a send needs an id of its own")
+		return
+	}
+	m := &message{id: o.ID, at: slot{queue: queue{topic: o.Topic}}, durability: o.Durability, hash: o.Hash, send: i, seen: -1}
+	c.messages = append(c.messages, m)
+	c.byID[o.ID] = m
+	c.report.Sent++
+}
+
+func (c *checker) sent(i int, o *Op) {
+	m := c.byID[o.ID]
+	if m == nil || m.state == failed {
+		c.report.add(Malformed, []int{i}, "acknowledged, but not being sent")
+		return
+	}
+	c.report.Acknowledged++
+	at := slot{queue{m.at.topic, o.Queue}, o.Offset}
+	c.observe(i, m, at)
+	c.store(i, m, m.durability.survivesCut())
+	peaks := c.peaks[at.queue]
+	if n := sort.Search(len(peaks), func(n int) bool { return peaks[n].op > m.send }); n > 0 && peaks[n-1].offset >= at.offset {
+		c.report.add(NonMonotonicSend, []int{peaks[n-1].op, m.send, i}, "%s lies at %v, and offset %d was acknowledged before it was sent",
+			m.id, at, peaks[n-1].offset)
+	}
+	if n := len(peaks); n == 0 || peaks[n-1].offset < at.offset {
+		c.peaks[at.queue] = append(peaks, peak{i, at.offset})
+	}
+}
+
+func (c *checker) notSent(i int, o *Op) {
+	m := c.byID[o.ID]
+	switch {
+	case m == nil:
+		c.report.add(Malformed, []int{i}, "ended, but not being sent")
+	case o.Kind == OpUnknown:
+	case m.placed():
+		c.report.add(AbortedRead, []int{m.seen, i}, "%s was seen at %v, and refused", m.id, m.at)
+	default:
+		m.state = failed
+	}
+}
+
+// observe notes that a message was seen.
+func (c *checker) observe(i int, m *message, at slot) {
+	if m.placed() && m.at != at {
+		c.report.add(DuplicateOffset, []int{m.seen, i}, "%s lies at %v and at %v", m.id, m.at, at)
+		return
+	}
+	if m.state == gone {
+		c.report.add(InconsistentOffsets, []int{m.seen, i}, "%s at %v had gone, and is back", m.id, at)
+	}
+	if other := c.slots[at]; other != nil && other != m {
+		if other.state == maybe || other.state == gone {
+			other.state = gone // the power cut took it
+		} else {
+			c.report.add(InconsistentOffsets, []int{other.seen, i}, "at %v lie %s and %s", at, other.id, m.id)
+		}
+	}
+	c.slots[at] = m
+	m.at, m.seen = at, i
+}
+
+// store notes that a message must be there from now on.
+func (c *checker) store(i int, m *message, synced bool) {
+	if m.state == moot {
+		return
+	}
+	if m.state != stored {
+		m.state = stored
+		if !synced {
+			c.unsynced = append(c.unsynced, m)
+		}
+	}
+	if synced && !m.synced {
+		c.synced(m)
+	}
+}
+
+func (c *checker) synced(m *message) {
+	m.synced = true
+	if last, ok := c.durable[m.at.queue]; !ok || last < m.at.offset {
+		c.durable[m.at.queue] = m.at.offset
+	}
+}
+
+// ---- the store
+
+func (c *checker) syncDone(i int, o *Op) {
+	upTo, ok := c.marks[o.Call]
+	if !ok {
+		return // a crash was in between
+	}
+	for _, m := range c.unsynced[:upTo.messages] {
+		if m.state == stored {
+			c.synced(m)
+		}
+	}
+	for _, a := range c.unsyncedAcks[:upTo.acks] {
+		a.durability = Synced
+	}
+	c.unsynced, c.unsyncedAcks = c.unsynced[upTo.messages:], c.unsyncedAcks[upTo.acks:]
+	delete(c.marks, o.Call)
+	for call, m := range c.marks { // of others under way
+		c.marks[call] = mark{max(0, m.messages-upTo.messages), max(0, m.acks-upTo.acks)}
+	}
+}
+
+// crash takes away what nothing keeps.
+func (c *checker) crash(i int, cut bool) {
+	for call := range c.resetting {
+		c.resetDone(i, call)
+	}
+	for _, a := range c.volatileAcks {
+		a.void = true
+	}
+	c.volatileAcks = nil
+	clear(c.calls)
+	clear(c.marks)
+	clear(c.scans)
+	clear(c.reached)
+	if !cut {
+		c.report.Kills++
+		return
+	}
+	c.report.Cuts++
+	for _, m := range c.unsynced {
+		if m.state == stored && !m.synced {
+			m.state = maybe
+		}
+	}
+	for _, a := range c.unsyncedAcks {
+		a.void = a.void || !a.durability.survivesCut()
+	}
+	c.unsynced, c.unsyncedAcks = nil, nil
+	for q := range c.peaks {
+		last, ok := c.durable[q]
+		if !ok {
+			last = -1
+		}
+		c.peaks[q] = append(c.peaks[q], peak{i, last})
+	}
+}
+
+func (c *checker) read(i int, o *Op) {
+	if o.ID == "" {
+		if m := c.slots[o.slot()]; m != nil && m.state == stored {
+			c.report.add(LostWrite, []int{m.send, m.seen, i}, "%s is not at %v any more", m.id, m.at)
+		}
+		return
+	}
+	if m := c.known(i, o); m != nil {
+		c.observe(i, m, o.slot())
+		c.store(i, m, false)
+	}
+}
+
+// known returns the message of an operation that shows one.
+func (c *checker) known(i int, o *Op) *message {
+	m := c.byID[o.ID]
+	switch {
+	case m == nil:
+		c.report.add(AbortedRead, []int{i}, "%q at %v was never sent", o.ID, o.slot())
+		return nil
+	case m.at.topic != o.Topic:
+		c.report.add(AbortedRead, []int{m.send, i}, "%q was sent to %s", o.ID, m.at.topic)
+		return nil
+	case m.state == failed:
+		c.report.add(AbortedRead, []int{m.send, i}, "%s at %v was refused", m.id, o.slot())
+		return nil
+	case m.hash != o.Hash:
+		c.report.add(WrongBytes, []int{m.send, i}, "%s at %v", m.id, o.slot())
+	}
+	return m
+}
+
+func (c *checker) scanDone(i int, o *Op) {
+	from, ok := c.scans[o.Call]
+	if !ok {
+		return
+	}
+	delete(c.scans, o.Call)
+	for _, m := range c.messages {
+		if m.seen >= from || !m.placed() {
+			continue
+		}
+		switch m.state {
+		case stored:
+			c.report.add(LostWrite, []int{m.send, m.seen, i}, "%s is not at %v any more", m.id, m.at)
+		case maybe:
+			m.state = gone
+		}
+	}
+}
+
+func (c *checker) excuse(which func(*message) bool) {
+	for _, m := range c.messages {
+		if which(m) && m.state != failed {
+			m.state = moot
+		}
+	}
+}
+
+// ---- consuming
+
+func (c *checker) poll(i int, o *Op) {
+	c.report.Delivered++
+	m := c.known(i, o)
+	if m == nil {
+		return
+	}
+	at := o.slot()
+	c.observe(i, m, at)
+	// Nobody sees a message that is not yet as durable as it is to be.
+	c.store(i, m, m.durability.survivesCut())
+	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.ended >= 0 && !a.void && a.resets == c.resetsOf(o.Group, o.Topic) {
+		c.report.add(DeliveredAgain, []int{a.begun, a.ended, i}, "%s at %v to group %s", m.id, at, o.Group)
+	}
+	if !o.Unordered {
+		c.inOrder(i, o, at)
+	}
+	if c.got[o.Group] == nil {
+		c.got[o.Group] = map[*message]bool{}
+	}
+	c.got[o.Group][m] = true
+	far := groupSlot{o.Group, slot{queue: at.queue}}
+	if last, ok := c.furthest[far]; !ok || last < at.offset {
+		c.furthest[far] = at.offset
+	}
+}
+
+// inOrder compares a delivery with the one before.
+func (c *checker) inOrder(i int, o *Op, at slot) {
+	who := memberQueue{o.Group, o.Member, at.queue}
+	last, ok := c.reached[who]
+	c.reached[who] = position{at.offset, i, c.deals[o.Group]}
+	switch {
+	case !ok || last.deals != c.deals[o.Group]:
+	case at.offset <= last.offset:
+		c.report.add(NonMonotonicPoll, []int{last.op, i}, "member %s of %s: offset %d of %s:%d after %d",
+			o.Member, o.Group, at.offset, at.topic, at.id, last.offset)
+	default:
+		for off := last.offset + 1; off < at.offset; off++ {
+			between := slot{at.queue, off}
+			m := c.slots[between]
+			if m == nil || m.state != stored || c.acks[groupSlot{o.Group, between}] != nil {
+				continue // not there, or of no concern to the group
+			}
+			c.report.add(SkippedPoll, []int{m.send, last.op, i}, "member %s of %s was led past %s at %v", o.Member, o.Group, m.id, between)
+		}
+	}
+}
+
+func (c *checker) ack(i int, o *Op) {
+	a := &ack{
+		slot: o.slot(), group: o.Group, m: c.slots[o.slot()], durability: o.Durability, begun: i, ended: -1,
+		resets: c.resetsOf(o.Group, o.Topic),
+	}
+	// An acknowledgement that holds is not undone by another one.
+	if old := c.acks[groupSlot{o.Group, a.slot}]; old == nil || old.m != a.m || old.ended < 0 || old.void || old.resets != a.resets {
+		c.acks[groupSlot{o.Group, a.slot}] = a
+	}
+	c.calls[o.Call] = append(c.calls[o.Call], a)
+}
+
+func (c *checker) acked(i int, o *Op) {
+	acks := c.calls[o.Call]
+	delete(c.calls, o.Call)
+	if o.Kind == OpUnacked {
+		return
+	}
+	for _, a := range acks {
+		c.report.Acks++
+		a.ended = i
+		switch a.durability {
+		case Volatile:
+			c.volatileAcks = append(c.volatileAcks, a)
+		case Written:
+			c.unsyncedAcks = append(c.unsyncedAcks, a)
+		}
+	}
+}
+
+func (c *checker) resetsOf(group, topic string) int {
+	return c.resets[groupTopic{group, ""}] + c.resets[groupTopic{group, topic}]
+}
+
+// reset voids acknowledgements twice: when it begins, and for those made
+// meanwhile when it has ended.
+func (c *checker) reset(i int, o *Op) {
+	if o.Kind == OpResetDone {
+		c.resetDone(i, o.Call)
+		return
+	}
+	key := groupTopic{o.Group, o.Topic}
+	c.resetting[o.Call] = key
+	c.resets[key]++
+	c.excused[key] = i
+	c.deals[o.Group]++
+}
+
+func (c *checker) resetDone(i int, call int64) {
+	if key, ok := c.resetting[call]; ok {
+		delete(c.resetting, call)
+		c.resets[key]++
+		c.excused[key] = i
+		c.deals[key.group]++
+	}
+}
+
+func (c *checker) drained(i int, o *Op) {
+	since := max(c.excused[groupTopic{o.Group, o.Topic}], c.excused[groupTopic{o.Group, ""}])
+	for _, m := range c.messages {
+		if m.state != stored || m.at.topic != o.Topic || m.send < since || c.got[o.Group][m] || c.acks[groupSlot{o.Group, m.at}] != nil {
+			continue
+		}
+		class := Unseen
+		if last, ok := c.furthest[groupSlot{o.Group, slot{queue: m.at.queue}}]; ok && last > m.at.offset {
+			class = LostWrite
+		}
+		c.report.add(class, []int{m.send, m.seen, i}, "%s at %v never reached group %s", m.id, m.at, o.Group)
+	}
+}
+
+// Topics lists the topics of a history.
+func Topics(ops []Op) []string {
+	seen := map[string]bool{}
+	for i := range ops {
+		if ops[i].Kind == OpSend {
+			seen[ops[i].Topic] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}

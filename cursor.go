@@ -39,7 +39,7 @@ type cursor struct {
 	owner    *member
 	start    coord.Position // the record that offsets count from; acks name it
 	next     Offset         // first offset not yet handed out
-	done     []span         // acknowledged ahead of next before the cursor began
+	done     []span         // acknowledged ahead of next, and not by who has the queue now
 	suspects []hand         // in hand when the process ended uncleanly
 	redo     []claim        // to be handed out before next: due retries, and what was given back
 	sound    Offset         // holes below are real: the log was searched for their messages
@@ -57,6 +57,7 @@ type cursor struct {
 	// Of a pull consumer's queue, for Commit without messages.
 	era     int    // rises when next is moved: what was being read is not next any more
 	from    Offset // where next was moved to
+	sought  bool   // by Seek
 	before  []span // returned before that by a Poll, and not known to be acknowledged
 	reading []span // a Poll is reading them
 }

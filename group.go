@@ -246,7 +246,7 @@ func (g *group) rewindLocked(c *cursor) {
 		}
 	})
 	c.current.Store(int64(c.start))
-	c.redo, c.skipped, c.before = nil, nil, nil
+	c.redo, c.skipped, c.before, c.sought = nil, nil, nil, false
 	c.out, c.bytes = 0, 0
 	g.retries.dropLocked(g, c)
 	c.ackDue, c.waiting = false, false

@@ -126,7 +126,9 @@ func (m *model) commitSome() {
 			stale = true
 			continue
 		}
-		o.sub.cursor(o.m.Queue).set(o.m.Offset, refDone)
+		c := o.sub.cursor(o.m.Queue)
+		c.set(o.m.Offset, refDone)
+		c.late(o.m.Offset)
 		m.note("  %s %s:%d %d", g.name, o.m.Topic, o.m.Queue, o.m.Offset)
 	}
 	g.out = g.out[n:]
@@ -198,7 +200,7 @@ func (m *model) seek() {
 	c := sub.cursor(q.ID)
 	m.mayHavePassed(sub, q.ID, c)
 	m.note("  %s %v to %d", g.name, q, to)
-	c.next, c.passed = to, nil
+	c.next, c.passed, c.sought = to, nil, true
 }
 
 func (m *model) pause() {

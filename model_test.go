@@ -139,6 +139,7 @@ type refCursor struct {
 	owner  string
 	next   mq.Offset
 	passed []byte // state at the time the cursor began
+	sought bool   // by Seek: also what was committed comes again
 	polled []bool // by offset: Poll went past it since then
 	paused bool
 }
@@ -182,7 +183,19 @@ func (c *refCursor) went(off mq.Offset) {
 }
 
 func (c *refCursor) rewind() {
-	c.passed, c.next, c.polled = slices.Clone(c.state), 0, nil
+	c.passed, c.next, c.polled, c.sought = slices.Clone(c.state), 0, nil, false
+}
+
+// late notes that off was committed: if the cursor has yet to get there, because
+// the queue has moved since it was polled, it does not come again.
+func (c *refCursor) late(off mq.Offset) {
+	if off < c.next || c.sought {
+		return
+	}
+	for int(off) >= len(c.passed) {
+		c.passed = append(c.passed, refOpen)
+	}
+	c.passed[off] = refDone
 }
 
 func (s *refSub) cursor(q mq.QueueID) *refCursor {

@@ -3,6 +3,7 @@ package mq
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -230,10 +231,31 @@ func (c *PullConsumer) Commit(ctx context.Context, ms ...*Message) error {
 		return err
 	}
 	end, err := c.group.appendAcks(acks)
+	if err != nil && !errors.Is(err, ErrStale) {
+		return err
+	}
+	c.group.acknowledged(acks)
 	if err != nil {
 		return err
 	}
 	return c.b.durable(ctx, end, c.acks)
+}
+
+// acknowledged has cursors pass over what was acknowledged ahead of them, by a
+// member that had the queue before. Who went back by Seek wants it again.
+func (g *group) acknowledged(acks []settled) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, a := range acks {
+		gt := g.topics[a.queue.topic]
+		if gt == nil || int(a.queue.id) >= len(gt.cursors) {
+			continue // nobody subscribes any more
+		}
+		c := gt.cursors[a.queue.id]
+		if last := len(a.spans) - 1; c.start == a.start && !c.sought && last >= 0 && a.spans[last].To > c.next {
+			c.done = joinSpans(append(slices.Clone(c.done), a.spans...))
+		}
+	}
 }
 
 // polled is everything that Poll has returned of the consumer's queues.
@@ -330,6 +352,7 @@ func (c *PullConsumer) Seek(q Queue, off Offset) error {
 		return fmt.Errorf("%w: %v offset %d, the queue ends at %d", ErrOffsetOutOfRange, q, off, cur.queue.entries.End())
 	}
 	cur.before = cur.polledLocked()
+	cur.sought = true
 	cur.startLocked(off)
 	cur.redo, cur.done = nil, nil
 	cur.scheduleLocked()

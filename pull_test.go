@@ -224,6 +224,30 @@ func TestUncommittedComesAgain(t *testing.T) {
 	require.Zero(t, lag(t, b, "G"))
 }
 
+// TestLateCommit: what a member commits after its queue has moved does not come
+// again, neither to who has it now nor to itself when it has it back.
+func TestLateCommit(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	createTopic(t, b, "T", 2)
+	sendBodies(t, b, "T", 8) // even ones in queue 0
+	one := pull(t, b, "G", "T", nil)
+	all := poll(t, one, 8)
+	at := func(ms []*mq.Message, q mq.QueueID) []*mq.Message {
+		return slices.DeleteFunc(slices.Clone(ms), func(m *mq.Message) bool { return m.Queue != q })
+	}
+	two := pull(t, b, "G", "T", nil) // has queue 1 now
+	moved := at(all, 1)
+	require.NoError(t, one.Commit(t.Context(), moved[0], moved[2]))
+	again := poll(t, two, 2)
+	require.Equal(t, bodiesOf([]*mq.Message{moved[1], moved[3]}), bodiesOf(again))
+	nothingMore(t, two)
+	require.NoError(t, two.Close()) // one has it back, and has queue 0 still
+	require.NoError(t, one.Commit(t.Context(), again[0]))
+	require.Equal(t, bodiesOf(again[1:]), bodiesOf(poll(t, one, 1)))
+	nothingMore(t, one)
+}
+
 func TestSeek(t *testing.T) {
 	t.Parallel()
 	b := mqtest.OpenMemory(t, written())

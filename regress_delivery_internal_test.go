@@ -295,3 +295,37 @@ func TestBacklogIsHandledAtOnce(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestResetWhileAHandlerIsStuck: what others were offered of its batch is not
+// wanted any more. They were given it all the same, began nothing of it, and
+// came back for it at once, for as long as the handler took.
+func TestResetWhileAHandlerIsStuck(t *testing.T) {
+	t.Parallel()
+	b := openOn(t, newTestFS(), &Options{Durability: Written})
+	require.NoError(t, b.CreateTopic("T", &TopicConfig{Queues: 1, Durability: Written}))
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	for range 3 {
+		_, err := p.Send(t.Context(), &Message{Topic: "T"})
+		require.NoError(t, err)
+	}
+	free := make(chan struct{})
+	defer close(free)
+	c, err := b.NewPushConsumer("G", func(context.Context, *Message) error {
+		<-free
+		return nil
+	}, &PushOptions{Concurrency: 2})
+	require.NoError(t, err)
+	require.NoError(t, c.Subscribe("T", All))
+	g := c.group
+	require.Eventually(t, func() bool { // both are stuck, in one batch
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return len(c.offered) == 1 && c.offered[0].workers == 2
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, b.ResetOffset("G", "T", Latest))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	require.True(t, c.helpLocked() == nil, "given what nobody wants")
+	require.Empty(t, c.offered)
+}

@@ -5,7 +5,7 @@ BIN := $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci
+.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci power soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ kill: ## kill -9 in a loop: is all there that was acknowledged?
 crash: ## random histories of the log with power cuts (SEEDS=10000)
 	$(GO) test -count=1 -run 'TestCrash$$' ./commitlog -seeds $(SEEDS)
 
+power: ## the same with a whole broker (SEEDS=10000; SEED=n goes through one again)
+	$(GO) test -count=1 -v -timeout 3h -run 'TestPowerCuts$$' . -seeds $(SEEDS) $(if $(SEED),-history $(SEED))
+
+soak: ## joins, resets, slow handlers, reopens under the race detector (FOR=10m)
+	$(GO) test -C verify -race -count=1 -v -timeout 24h -run 'TestSoak$$' ./soak -for $(FOR)
+
+FOR      ?= 10m
 SEEDS    ?= 10000
 FUZZTIME ?= 10s
 

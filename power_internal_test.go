@@ -2,295 +2,424 @@ package mq
 
 import (
 	"bytes"
-	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/crashfs"
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
-// powerLife is a store that loses its power again and again, on a file system
-// that then forgets what was not synced. (The journal is on a real disk that
-// forgets nothing, which is one of the things that can happen to it.)
-type powerLife struct {
-	*testing.T
-	rnd *rand.Rand
-	dir string
-	fs  *crashfs.FS
-	b   *Broker
-	p   *Producer
-	c   *PullConsumer
+var (
+	powerSeeds = flag.Int("seeds", 0, "how many random histories TestPowerCuts goes through in each mode, 0 for some; with -history that one, so often")
+	powerLoud  = flag.Bool("loud", false, "TestPowerCuts prints what it does at once: for a history that hangs")
+	powerLines = flag.Int("lines", 200, "how many lines TestPowerCuts prints of a history that failed")
+	powerSeed  = flag.Uint64("history", 0, "the one history that TestPowerCuts is to go through, 0 for many")
+)
 
-	log       bytes.Buffer   // of all lives
-	sent      []powerMessage // in the order of the log
-	ids       map[MessageID]bool
-	number    int
-	committed map[Queue]map[Offset]bool // synced
-	unsynced  []*Message                // committed, and not known to be synced
-	out       int                       // polled and not committed
-}
-
-type powerMessage struct {
-	SendResult
-	body  string
-	acked bool // as synced
-}
-
-// TestPowerCuts: what was acknowledged as synced, messages and acknowledgements,
-// survives any power cut; the log is a prefix of what was written, and everything
-// else is a fold over it; offsets are dense; ids do not come back.
+// TestPowerCuts goes through random histories of a whole broker: sends of all
+// kinds, consumers of several groups, resets, topics and members that come and
+// go, retention, checkpoints; a power cut, a kill or a close in between, also
+// while the store is being opened, up to three deep; calls that fail. What must
+// hold afterwards is said at powerRun.looked.
+//
+// The broker stands on a file system that forgets what was not synced, but for
+// its journal: the library goes to the operating system by itself. That folder
+// is on a real disk, and at a power cut the test forgets for it.
+//
+// A failing history is gone through again by
+//
+//	go test -run TestPowerCuts/mapped -history 123 -seeds 20 .
+//
+// The seed decides what is done, and what a power cut leaves. It does not decide
+// how the broker's goroutines take turns, so it may take a few times.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
-	histories := 40
-	if testing.Short() {
-		histories = 10
-	}
-	for range histories {
-		seed := rand.Uint64()
-		l := &powerLife{
-			T: t, rnd: rand.New(rand.NewPCG(seed, 0)), dir: filepath.Join(t.TempDir(), "store"),
-			ids: map[MessageID]bool{}, committed: map[Queue]map[Offset]bool{},
-		}
-		l.fs = crashfs.New(crashfs.Options{Seed: seed})
-		require.NoError(t, l.fs.MkdirAll(l.dir))
-		for d := l.dir; d != filepath.Dir(d); d = filepath.Dir(d) {
-			require.NoError(t, l.fs.SyncDir(filepath.Dir(d)))
-		}
-		for life := range 4 {
-			l.live()
-			if t.Failed() {
-				t.Fatalf("seed %d, life %d\n%s", seed, life, l.log.String())
+	for _, mode := range []string{"mapped", "portable"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			dir := scratch(t)
+			var total powerStats
+			for i := range histories() {
+				seed := uint64(i + 1)
+				if *powerSeed != 0 {
+					seed = *powerSeed
+				}
+				l := newPowerRun(seed, mode == "portable", filepath.Join(dir, fmt.Sprint(i)))
+				synctest.Test(t, func(*testing.T) { l.history() })
+				total.add(&l.stats)
+				require.NoError(t, os.RemoveAll(l.dir))
+				if len(l.flaws) > 0 {
+					t.Fatalf("%s\n\n%s\n\nagain: go test -run TestPowerCuts/%s -history %d -seeds 20 .", l.trace.tail(*powerLines), strings.Join(l.flaws, "\n"), mode, seed)
+				}
 			}
+			t.Logf("%v in %v", &total, time.Since(began).Round(time.Millisecond))
+		})
+	}
+}
+
+func histories() int {
+	switch {
+	case *powerSeeds > 0:
+		return *powerSeeds
+	case *powerSeed != 0:
+		return 1
+	case testing.Short():
+		return 10
+	}
+	return 100
+}
+
+// scratch is a folder in memory, where there is one: thousands of journals are
+// made in it, and what a disk would forget of them is decided by the test.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "pocketmq")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// powerRun is one history, and what is known of the store.
+type powerRun struct {
+	rnd   *rand.Rand
+	dir   string
+	fs    *crashfs.FS
+	opts  Options
+	trace powerTrace
+	stats powerStats
+
+	// Of the life the store is in.
+	b       *Broker
+	p       *Producer
+	pulls   []*powerPull
+	push    *PushConsumer
+	faulty  bool // something was told to fail
+	hurt    bool // the same, and the broker may still believe it
+	limited bool // the disk is small
+	journal powerJournal
+
+	mu       sync.Mutex // guards all below: handlers run beside the test
+	flaws    []string
+	numbers  map[int]*powerMessage // all ever
+	messages []*powerMessage       // that may be in the log, in its order
+	ids      map[MessageID]bool
+	topics   map[string]*powerTopic
+	groups   map[string]*powerGroup
+	calls    int
+	lossy    bool // the power went since the store was looked at
+}
+
+func newPowerRun(seed uint64, portable bool, dir string) *powerRun {
+	l := &powerRun{
+		rnd: rand.New(rand.NewPCG(seed, 0)), dir: dir, numbers: map[int]*powerMessage{}, ids: map[MessageID]bool{},
+		topics: map[string]*powerTopic{}, groups: map[string]*powerGroup{},
+	}
+	for name, acks := range map[string]Durability{"G": Synced, "H": Written, "P": Written} {
+		l.groups[name] = &powerGroup{name: name, acks: acks, subs: map[*powerTopic]*powerSub{}}
+	}
+	o := Options{SegmentBytes: mib, Retention: Retention{Age: -1}, SyncEvery: 10 * time.Millisecond, NoAutoCreate: true}
+	if l.rnd.IntN(3) == 0 {
+		o.Retention.MaxBytes = int64(3+l.rnd.IntN(4)) * mib
+		o.Retention.DropUnconsumed = l.rnd.IntN(2) == 0
+	}
+	l.opts = (&o).withDefaults(false)
+	l.opts.Logger = slog.New(slog.NewTextHandler(&l.trace, nil))
+	disk := crashfs.Options{Seed: seed, Portable: portable}
+	if l.limited = l.rnd.IntN(5) == 0; l.limited {
+		disk.Limit = int64(4+l.rnd.IntN(6)) * mib
+	}
+	l.fs = crashfs.New(disk)
+	l.journal.dir = filepath.Join(dir, "journal")
+	return l
+}
+
+// flaw notes what must not be.
+func (l *powerRun) flaw(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flawLocked(format, args...)
+}
+
+func (l *powerRun) flawLocked(format string, args ...any) {
+	l.flaws = append(l.flaws, fmt.Sprintf(format, args...))
+	l.trace.note("FLAW %s", l.flaws[len(l.flaws)-1])
+}
+
+func (l *powerRun) failed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.flaws) > 0
+}
+
+// history leads the store through a few lives, and at last drains it.
+func (l *powerRun) history() {
+	l.stats.histories++
+	must(l.fs.MkdirAll(l.dir))
+	for d := l.dir; d != filepath.Dir(d); d = filepath.Dir(d) {
+		must(l.fs.SyncDir(filepath.Dir(d)))
+	}
+	must(os.MkdirAll(l.dir, 0o700))
+	for range 2 + l.rnd.IntN(4) {
+		if !l.open() {
+			return
+		}
+		if l.join() {
+			l.arm()
+			l.work()
+		}
+		l.end()
+		if l.failed() {
+			return
+		}
+	}
+	l.fs.SetLimit(0)
+	if l.open() && l.join() {
+		l.drain()
+	}
+	if l.b != nil {
+		_ = l.b.Close()
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// open opens what the last life left. The power may go meanwhile, and again when
+// it is back, and calls may fail; but the store opens.
+func (l *powerRun) open() bool {
+	for deep := 0; ; {
+		l.faulty, l.hurt = false, false
+		switch l.rnd.IntN(6) {
+		case 0, 1, 2:
+			if deep < 3 {
+				l.fs.CutAt(1 + l.rnd.Int64N(80))
+			}
+		case 3:
+			l.inject(l.rnd.IntN(10))
+		}
+		l.journal.mirror(l.fs)
+		l.b = newBroker(l.opts, l.fs, l.dir)
+		l.journal.watch(l.fs, l.b)
+		err := l.b.open()
+		l.fs.CutAt(0) // its goroutines are at work already
+		l.trace.note("open: %v, power off: %v", err, l.fs.Off())
+		if err == nil && !l.fs.Off() {
+			l.fs.Heal()
+			l.faulty = false
+			l.journal.keep()
+			l.stats.opened++
+			l.looked()
+			return !l.failed()
+		}
+		off := l.fs.Off()
+		if !off && !l.faulty && !(l.limited && errors.Is(err, ErrDiskFull)) {
+			l.flaw("does not open: %v", err)
+			_ = l.b.release()
+			return false
+		}
+		end := l.b.release
+		if err == nil {
+			end = l.b.Close
+		}
+		if off {
+			deep++
+			l.stats.inRecovery++
+		} else if !l.faulty {
+			l.fs.SetLimit(0)
+		}
+		if off || l.rnd.IntN(2) == 0 {
+			l.powerCut(end)
+		} else {
+			l.kill(end)
+		}
+		if l.failed() {
+			return false
 		}
 	}
 }
 
-// live opens what the last power cut left, looks at it, and works until the
-// power goes.
-func (l *powerLife) live() {
-	if l.rnd.IntN(3) == 0 {
-		l.fs.CutAt(1 + l.rnd.Int64N(60)) // perhaps while it is opened
+// arm has the power go at some time from now on, or something fail.
+func (l *powerRun) arm() {
+	if l.rnd.IntN(3) > 0 {
+		l.fs.CutAt(1 + l.rnd.Int64N(400))
 	}
-	opts := (&Options{SegmentBytes: mib, Retention: Retention{Age: -1}, SyncEvery: 10 * time.Millisecond}).withDefaults(false)
-	opts.Logger = slog.New(slog.NewTextHandler(&l.log, nil))
-	l.b = newBroker(opts, l.fs, l.dir)
-	end := l.b.Close
-	err := l.b.open()
-	if err != nil {
-		if !l.fs.Off() {
-			l.Errorf("does not open: %v", err)
-		}
-		end = l.b.release
-	} else if err = l.looked(); err == nil {
-		l.fs.CutAt(1 + l.rnd.Int64N(200))
-		err = l.work()
+	if l.rnd.IntN(4) == 0 {
+		l.inject(l.rnd.IntN(150))
 	}
-	if err == nil && l.rnd.IntN(4) == 0 { // for once
-		l.fs.CutAt(0)
-		require.NoError(l, end())
-		l.settled()
+}
+
+// inject makes the nth call of some kind fail.
+func (l *powerRun) inject(nth int) {
+	l.faulty, l.hurt = true, true
+	if l.rnd.IntN(6) == 0 {
+		l.fs.FaultStore(nth + 1)
+		l.trace.note("fault at store %d", nth+1)
 		return
 	}
-	left := l.fs.Crash(l.rnd)
+	faults := []crashfs.Fault{
+		{Op: vfs.OpSync}, {Op: vfs.OpSync, How: crashfs.Lose}, {Op: vfs.OpSync, How: crashfs.Lose}, {Op: vfs.OpSync, How: crashfs.Partly},
+		{Op: vfs.OpWrite}, {Op: vfs.OpWrite, How: crashfs.Partly, Err: syscall.ENOSPC}, {Op: vfs.OpWrite, How: crashfs.Partly},
+		{Op: vfs.OpCreate, Err: syscall.ENOSPC, Times: 1 + l.rnd.IntN(8)},
+		{Op: vfs.OpCreate, Err: syscall.ENOSPC, How: crashfs.Partly, Times: 1 + l.rnd.IntN(8)},
+		{Op: vfs.OpCreate}, {Op: vfs.OpSyncDir}, {Op: vfs.OpSyncDir, How: crashfs.Partly}, {Op: vfs.OpCommit},
+		{Op: vfs.OpCut}, {Op: vfs.OpAllocate, Err: syscall.ENOSPC, How: crashfs.Partly}, {Op: vfs.OpRemove}, {Op: vfs.OpRename},
+		{Op: vfs.OpRead}, {Op: vfs.OpRead, How: crashfs.Partly}, {Op: vfs.OpMap, Err: syscall.ENOMEM}, {Op: vfs.OpPopulate, Err: syscall.EFAULT},
+	}
+	fault := faults[l.rnd.IntN(len(faults))]
+	fault.Nth = nth / 8
+	l.fs.Inject(fault)
+	l.trace.note("fault %+v", fault)
+}
+
+// end ends a life.
+func (l *powerRun) end() {
+	if l.b.log.Err() != nil {
+		l.stats.poisoned++
+	}
+	if l.fs.Off() {
+		l.powerCut(l.b.Close)
+		return
+	}
+	switch l.rnd.IntN(6) {
+	case 0, 1:
+		l.kill(l.b.Close)
+	case 2, 3:
+		l.close()
+	default:
+		l.powerCut(l.b.Close)
+	}
+}
+
+// quiet runs fn while nobody stores into the log.
+func (l *powerRun) quiet(fn func()) {
+	if l.b.log == nil {
+		fn()
+		return
+	}
+	l.b.log.Exclusive(fn)
+}
+
+func (l *powerRun) powerCut(end func() error) {
+	l.stats.cuts++
+	l.stats.steps += l.fs.Steps()
+	var left *crashfs.FS
+	l.quiet(func() { left = l.fs.Crash(l.rnd) })
 	_ = end() // it cannot do what it wants to
 	l.fs = left
+	l.journal.cut(l.rnd, &l.trace)
+	l.lossy = true
+	l.settle(powerTried)
+	l.trace.note("power cut")
 }
 
-// looked compares what there is with what must be and what may be there.
-func (l *powerLife) looked() error {
-	l.b.opts.Logger.Info("opened", "recovery", l.b.Recovery(), "written", l.b.log.Written(), "checkpoint", l.b.upkeep.checkpointed.Load())
-	if !l.fs.Off() && l.b.Recovery().Corrupt != nil {
-		l.Errorf("corrupt: %v", l.b.Recovery().Corrupt)
+func (l *powerRun) kill(end func() error) {
+	l.stats.kills++
+	l.stats.steps += l.fs.Steps()
+	var left *crashfs.FS
+	l.quiet(func() { left = l.fs.Kill() })
+	_ = end()
+	l.fs = left
+	l.lossless()
+	l.trace.note("killed")
+}
+
+// close ends a life in an orderly way, or tries to. The power may go then, too.
+func (l *powerRun) close() {
+	if l.rnd.IntN(2) == 0 {
+		l.fs.CutAt(1 + l.rnd.Int64N(40))
 	}
-	gone := false
-	var kept []powerMessage
-	ends := map[Queue]Offset{}
-	for _, m := range l.sent {
-		got, err := l.b.MessageByID(m.ID)
-		if l.fs.Off() {
-			return crashfs.ErrPowerCut
+	err := l.b.Close()
+	l.trace.note("close: %v, power off: %v", err, l.fs.Off())
+	off := l.fs.Off()
+	switch {
+	case err == nil:
+		l.stats.closes++
+		l.lossless()
+		l.settle(powerSynced)
+		if !off {
+			l.journal.keep()
 		}
+	case !off && !l.faulty && !(l.limited && errors.Is(err, syscall.ENOSPC)):
+		l.flaw("close: %v", err)
+	}
+	l.fs.CutAt(0)
+	if !off && l.rnd.IntN(2) == 0 {
+		l.stats.kills++
+		l.fs = l.fs.Kill()
 		if err != nil {
-			if m.acked {
-				l.Errorf("%v offset %d was acknowledged as synced: %v", m.Topic, m.Offset, err)
-			}
-			gone = true
-			continue
+			l.lossless()
 		}
-		if gone {
-			l.Errorf("%v offset %d is there, and something before it is not", m.Topic, m.Offset)
-		}
-		require.Equal(l, m.body, string(got.Body))
-		kept = append(kept, m)
-		ends[Queue{m.Topic, m.Queue}] = m.Offset + 1
+		return
 	}
-	l.sent = kept
-	for _, name := range l.b.Topics() {
-		for _, q := range *l.b.names.topic(name).queues.Load() {
-			l.dense(q, ends[q.name()])
-		}
-	}
-	if err := l.b.Check(l.Context()); err != nil && !l.fs.Off() {
-		l.Errorf("check: %v", err)
-	}
-	return l.join()
+	l.powerCut(func() error { return nil })
 }
 
-// dense checks that the queue has all offsets up to end at least. What was being
-// sent when the power went may be there as well.
-func (l *powerLife) dense(q *queue, end Offset) {
-	if q.entries.Min() != 0 || q.entries.End() < end {
-		l.Errorf("%v begins at %d and ends at %d, want 0 and at least %d", q.name(), q.entries.Min(), q.entries.End(), end)
-	}
-	for off := range q.entries.End() {
-		var e [1]consumequeue.Entry
-		if n, err := q.entries.Read(off, e[:]); !l.fs.Off() && (n != 1 || err != nil || e[0].Hole()) {
-			l.Errorf("%v offset %d of %d is a hole: %v", q.name(), off, q.entries.End(), err)
-		}
+// powerStats is what a number of histories did.
+type powerStats struct {
+	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, steps int64
+}
+
+func (s *powerStats) all() []*int64 {
+	return []*int64{
+		&s.histories, &s.opened, &s.cuts, &s.inRecovery, &s.kills, &s.closes, &s.poisoned, &s.sent, &s.lost, &s.delivered,
+		&s.acked, &s.dropped, &s.steps,
 	}
 }
 
-// join makes the consumer and the producer.
-func (l *powerLife) join() (err error) {
-	for name, d := range map[string]Durability{"S": Synced, "W": Written} {
-		if _, err := l.b.Topic(name); err == nil {
-			continue
-		}
-		if err := l.b.CreateTopic(name, &TopicConfig{Queues: 2, Durability: d}); err != nil {
-			return err
-		}
+func (s *powerStats) add(o *powerStats) {
+	for i, p := range s.all() {
+		*p += *o.all()[i]
 	}
-	if l.p, err = l.b.NewProducer(nil); err != nil {
-		return err
-	}
-	if l.c, err = l.b.NewPullConsumer("G", &PullOptions{AckDurability: Synced}); err != nil {
-		return err
-	}
-	for _, name := range []string{"S", "W"} {
-		if err := l.c.Subscribe(name, All); err != nil {
-			return err
-		}
-	}
-	l.unsynced, l.out = nil, 0
-	return nil
 }
 
-// work sends and consumes until the power goes.
-func (l *powerLife) work() error {
-	for range 40 + l.rnd.IntN(100) {
-		var err error
-		switch l.rnd.IntN(12) {
-		case 0, 1, 2, 3, 4:
-			err = l.send()
-		case 5:
-			if err = l.b.Sync(l.Context()); err == nil {
-				l.settled()
-			}
-		case 6:
-			err = l.checkpoint()
-		default:
-			err = l.consume()
-		}
-		if err != nil {
-			if !l.fs.Off() {
-				l.Errorf("while there was power: %v", err)
-			}
-			return err
-		}
-	}
-	return nil
+func (s *powerStats) String() string {
+	return fmt.Sprintf("%d histories: %d openings, %d power cuts (%d of them while opening), %d kills, %d closes, %d poisoned logs; "+
+		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups; %d steps of the file system",
+		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.steps)
 }
 
-// checkpoint has the broker make one, and waits for it.
-func (l *powerLife) checkpoint() error {
-	u := &l.b.upkeep
-	before := u.checkpoints.Load()
-	u.wantCheckpoint()
-	for u.checkpoints.Load() == before {
-		if l.fs.Off() {
-			return crashfs.ErrPowerCut
-		}
-		<-time.After(100 * time.Microsecond)
-	}
-	if l.rnd.IntN(3) == 0 { // what it says must hold from now on
-		l.fs.CutAt(1 + l.rnd.Int64N(3))
-	}
-	l.b.opts.Logger.Info("checkpoint", "from", u.checkpointed.Load())
-	return nil
+// powerTrace keeps lines for who looks at a failure: the test's and the broker's.
+type powerTrace struct {
+	mu    sync.Mutex
+	lines []string
 }
 
-// settled notes that everything so far is synced.
-func (l *powerLife) settled() {
-	for i := range l.sent {
-		l.sent[i].acked = true
-	}
-	for _, m := range l.unsynced {
-		q := Queue{m.Topic, m.Queue}
-		if l.committed[q] == nil {
-			l.committed[q] = map[Offset]bool{}
-		}
-		l.committed[q][m.Offset] = true
-	}
-	l.unsynced = nil
+func (p *powerTrace) Write(b []byte) (int, error) {
+	p.note("    %s", bytes.TrimSpace(b))
+	return len(b), nil
 }
 
-func (l *powerLife) send() error {
-	var ms []*Message
-	for range 1 + l.rnd.IntN(3)*l.rnd.IntN(3) {
-		l.number++
-		body := fmt.Sprintf("%d%*d", l.number, l.rnd.IntN(20_000), 0)
-		ms = append(ms, &Message{Topic: []string{"S", "W", "W", "W", "W", "W"}[l.rnd.IntN(6)], Keys: []string{"k"}, Body: []byte(body)})
+func (p *powerTrace) note(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines = append(p.lines, fmt.Sprintf(format, args...))
+	if *powerLoud {
+		fmt.Println(p.lines[len(p.lines)-1])
 	}
-	results, err := l.p.SendBatch(l.Context(), ms)
-	if err != nil {
-		return err // it may be there, or not
-	}
-	synced := false
-	for i, r := range results {
-		if l.ids[r.ID] {
-			l.Errorf("id %v again", r.ID)
-		}
-		l.ids[r.ID] = true
-		l.sent = append(l.sent, powerMessage{r, string(ms[i].Body), false})
-		synced = synced || r.Topic == "S"
-	}
-	if synced { // and with it everything before
-		l.settled()
-	}
-	return nil
 }
 
-func (l *powerLife) consume() error {
-	lag, _, err := l.b.Lag("G")
-	if err != nil || lag <= int64(l.out) { // Poll would wait
-		return err
-	}
-	ctx, cancel := context.WithTimeout(l.Context(), time.Second) // without power it may wait all the same
-	defer cancel()
-	ms, err := l.c.Poll(ctx, 8)
-	if err != nil {
-		return err
-	}
-	l.out += len(ms)
-	for _, m := range ms {
-		if l.committed[Queue{m.Topic, m.Queue}][m.Offset] {
-			l.Errorf("%s:%d offset %d was committed as synced and comes again", m.Topic, m.Queue, m.Offset)
-		}
-	}
-	l.rnd.Shuffle(len(ms), func(i, j int) { ms[i], ms[j] = ms[j], ms[i] })
-	ms = ms[:1+l.rnd.IntN(len(ms))]
-	if err := l.c.Commit(l.Context(), ms...); err != nil {
-		return err
-	}
-	l.out -= len(ms)
-	l.unsynced = ms
-	l.settled() // the log is synced up to that acknowledgement
-	return nil
+func (p *powerTrace) tail(n int) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(slices.Clone(p.lines[max(0, len(p.lines)-n):]), "\n")
 }

@@ -1,0 +1,419 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/record"
+)
+
+// powerMessage is a message that somebody tried to send. Its body begins with
+// its number.
+type powerMessage struct {
+	number, pad int
+	call        int // messages of one call are in one frame
+	topic       *powerTopic
+	known       bool // its place is
+	SendResult
+	refused bool // it must not be stored
+	durable bool // it must survive a power cut
+	sent    bool // it must survive anything else
+	gone    bool // it was not there when the store was opened
+}
+
+func (m *powerMessage) body() string { return fmt.Sprintf("%d %*d", m.number, m.pad, 0) }
+
+func numberOf(body []byte) int {
+	head, _, _ := strings.Cut(string(body[:min(len(body), 20)]), " ")
+	n, err := strconv.Atoi(head)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// powerTopic is a topic that somebody tried to make.
+type powerTopic struct {
+	name       string
+	durability Durability
+	id         coord.TopicID // 0: it is not known whether it was made
+	dying      bool          // it was asked to go, and nobody knows whether it did
+	durable    bool          // it must survive a power cut
+}
+
+// powerAck is how sure it is that a group is done with a message.
+type powerAck uint8
+
+const (
+	powerTried    powerAck = iota + 1 // nobody knows
+	powerVolatile                     // until the process ends
+	powerWritten                      // until the power goes
+	powerSynced                       // for good, but for a reset
+)
+
+type powerGroup struct {
+	name string
+	acks Durability
+	subs map[*powerTopic]*powerSub
+}
+
+// powerSub is what a group has done in a topic.
+type powerSub struct {
+	gen     int              // changes when a reset begins and when it ends
+	done    map[int]powerAck // by number of the message
+	excused map[int]bool     // need not be delivered: a reset went past them
+}
+
+func (g *powerGroup) sub(t *powerTopic) *powerSub {
+	if g.subs[t] == nil {
+		g.subs[t] = &powerSub{done: map[int]powerAck{}, excused: map[int]bool{}}
+	}
+	return g.subs[t]
+}
+
+// settle ends what acks hold only for the time being: to is powerSynced if all
+// of them are on the disk now, powerTried if the power went.
+func (l *powerRun) settle(to powerAck) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, g := range l.groups {
+		for _, sub := range g.subs {
+			for n, ack := range sub.done {
+				if ack == powerWritten || ack == powerVolatile {
+					sub.done[n] = to
+				}
+			}
+		}
+	}
+}
+
+// synced notes that the log is synced as far as it was written.
+func (l *powerRun) synced() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.topics {
+		t.durable = t.durable || t.id != 0
+	}
+	for _, m := range slices.Backward(l.messages) {
+		if m.durable && m.sent {
+			break // and so is what was sent before it
+		}
+		m.durable = m.sent
+	}
+	for _, g := range l.groups {
+		for _, sub := range g.subs {
+			for n, ack := range sub.done {
+				if ack == powerWritten {
+					sub.done[n] = powerSynced
+				}
+			}
+		}
+	}
+}
+
+// lossless notes that a life ended without a power cut. What handlers have done
+// is acknowledged a moment later, so that may come again after a kill.
+func (l *powerRun) lossless() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, g := range l.groups {
+		for _, sub := range g.subs {
+			for n, ack := range sub.done {
+				if ack == powerVolatile {
+					sub.done[n] = powerTried
+				}
+			}
+		}
+	}
+}
+
+// looked compares a store that was opened with what must be in it:
+//
+//   - no damage, for the disk keeps what it has;
+//   - the log has what was written, in its order, up to some frame and nothing
+//     else; whole calls; nothing that was refused or had been lost; every byte;
+//   - everything acknowledged that must have survived the end of the last life,
+//     but for what retention dropped, and that only if all groups had it;
+//   - the topics that were made, and none that was deleted;
+//   - every message under its id, and offsets without a gap;
+//   - all folds as the log says (Check).
+func (l *powerRun) looked() {
+	l.trace.note("opened: %+v, log [%d, %d)", l.b.Recovery(), l.b.log.Start(), l.b.log.Written())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.b.Recovery().Corrupt; c != nil {
+		l.flawLocked("damage that is none: %v", c)
+	}
+	l.lookForTopics()
+	l.lookForMessages(l.lookInLog())
+	for _, name := range l.b.Topics() {
+		for _, q := range *l.b.names.topic(name).queues.Load() {
+			l.lookForGaps(q)
+		}
+	}
+	if err := l.b.Check(context.Background()); err != nil {
+		l.flawLocked("check: %v", err)
+	}
+}
+
+// lookForTopics finds out what became of topics.
+func (l *powerRun) lookForTopics() {
+	for _, name := range slices.Sorted(maps.Keys(l.topics)) {
+		t := l.topics[name]
+		there := l.b.names.topic(name)
+		switch {
+		case there == nil && t.id != 0 && !t.dying && (t.durable || !l.lossy):
+			l.flawLocked("topic %s is gone", name)
+		case there == nil:
+			l.forgetTopic(t)
+		case t.id == 0:
+			t.id = there.id // it was made
+		case t.id != there.id:
+			l.flawLocked("topic %s is number %d, not %d", name, there.id, t.id)
+		}
+		t.dying, t.durable = false, true
+	}
+	for _, name := range l.b.Topics() {
+		if l.topics[name] == nil {
+			l.flawLocked("topic %s is back", name)
+		}
+	}
+}
+
+// forgetTopic notes that a topic is gone.
+func (l *powerRun) forgetTopic(t *powerTopic) {
+	delete(l.topics, t.name)
+	for _, g := range l.groups {
+		delete(g.subs, t)
+	}
+}
+
+func (l *powerRun) alive(t *powerTopic) bool { return l.topics[t.name] == t && t.id != 0 && !t.dying }
+
+// lookInLog reads the whole log and returns which messages it has.
+func (l *powerRun) lookInLog() map[*powerMessage]bool {
+	found := map[*powerMessage]bool{}
+	last := 0
+	err := l.b.log.Scan(l.b.log.Start(), l.b.log.Written(), func(r commitlog.Record) error {
+		if record.KindOf(r.Payload) != record.KindMessage {
+			return nil
+		}
+		var v record.View
+		if err := record.DecodeMessage(r.Payload, &v); err != nil {
+			return err
+		}
+		m := l.numbers[numberOf(v.Body)]
+		switch {
+		case m == nil || string(v.Body) != m.body():
+			l.flawLocked("at %d are bytes that nobody sent: %.40q", r.Position, v.Body)
+			return nil
+		case m.refused:
+			l.flawLocked("message %d is stored at %d, and was refused", m.number, r.Position)
+		case m.gone:
+			l.flawLocked("message %d at %d had gone, and is back", m.number, r.Position)
+		case m.number <= last:
+			l.flawLocked("message %d at %d lies behind %d", m.number, r.Position, last)
+		}
+		last = m.number
+		found[m] = true
+		id := MessageID{store: l.b.log.StoreID(), epoch: r.Epoch, position: r.Position}
+		l.placed(m, SendResult{ID: id, Topic: m.topic.name, Queue: v.Queue, Offset: v.Offset})
+		return nil
+	})
+	if err != nil {
+		l.flawLocked("scan: %v", err)
+	}
+	return found
+}
+
+// placed notes, or compares, where a message is.
+func (l *powerRun) placed(m *powerMessage, at SendResult) {
+	if m.known && m.SendResult != at {
+		l.flawLocked("message %d is at %+v, and was at %+v", m.number, at, m.SendResult)
+	}
+	if !m.known && l.ids[at.ID] {
+		l.flawLocked("message %d has id %v, which another one has", m.number, at.ID)
+	}
+	m.known, m.SendResult = true, at
+	l.ids[at.ID] = true
+}
+
+// lookForMessages compares what is there with what must be.
+func (l *powerRun) lookForMessages(found map[*powerMessage]bool) {
+	start := l.b.log.Start()
+	whole := map[int]bool{} // calls, by number
+	end := 0
+	for i, m := range l.messages {
+		if found[m] {
+			end = i
+		}
+	}
+	var kept []*powerMessage
+	for i, m := range l.messages {
+		dropped := m.known && m.ID.position < start
+		if first, ok := whole[m.call]; !ok {
+			whole[m.call] = found[m]
+		} else if first != found[m] && !dropped {
+			l.flawLocked("of call %d only a part is there: message %d is %v", m.call, m.number, found[m])
+		}
+		if found[m] {
+			if m.topic.id != 0 && l.alive(m.topic) {
+				l.lookUp(m)
+			}
+			m.sent, m.durable = true, true // recovery has synced what it found
+			kept = append(kept, m)
+			continue
+		}
+		m.gone = true
+		switch {
+		case dropped:
+			l.mayHaveGone(m)
+		case !m.sent:
+		case m.durable:
+			l.flawLocked("message %d at %+v was acknowledged as synced, and is not there", m.number, m.SendResult)
+		case !l.lossy:
+			l.flawLocked("message %d at %+v was acknowledged, the power did not go, and it is not there", m.number, m.SendResult)
+		case i < end:
+			l.flawLocked("message %d at %+v is not there, and later ones are", m.number, m.SendResult)
+		default:
+			l.stats.lost++
+		}
+	}
+	l.messages, l.lossy = kept, false
+}
+
+func (l *powerRun) lookUp(m *powerMessage) {
+	got, err := l.b.MessageByID(m.ID)
+	if err != nil || string(got.Body) != m.body() || got.Topic != m.topic.name || got.Queue != m.Queue || got.Offset != m.Offset {
+		l.flawLocked("message %d at %+v is not under its id: %v", m.number, m.SendResult, err)
+	}
+}
+
+// mayHaveGone checks that retention dropped nothing that a group had yet to get.
+func (l *powerRun) mayHaveGone(m *powerMessage) {
+	l.stats.dropped++
+	if l.opts.Retention.MaxBytes == 0 {
+		l.flawLocked("message %d was dropped, and nothing is to be", m.number)
+	}
+	if l.opts.Retention.DropUnconsumed || !l.alive(m.topic) {
+		return
+	}
+	for _, g := range l.groups {
+		if sub := g.subs[m.topic]; sub != nil && sub.done[m.number] == 0 && !sub.excused[m.number] {
+			l.flawLocked("message %d at %+v was dropped, and group %s never acknowledged it", m.number, m.SendResult, g.name)
+		}
+	}
+}
+
+func (l *powerRun) lookForGaps(q *queue) {
+	next := q.entries.Min()
+	for _, m := range l.messages {
+		if m.topic.id != q.topic.id || m.Queue != q.id {
+			continue
+		}
+		if m.Offset != next {
+			l.flawLocked("message %d is at %v offset %d, the one before was at %d", m.number, q.name(), m.Offset, next-1)
+		}
+		next = m.Offset + 1
+	}
+	// Offsets that were acknowledged are not given out again, even if their
+	// messages are gone.
+	if end := q.entries.End(); end < next {
+		l.flawLocked("%v ends at %d, and has offset %d", q.name(), end, next-1)
+	}
+}
+
+// deliveredLocked looks at what a group got.
+func (l *powerRun) deliveredLocked(g *powerGroup, got *Message) (m *powerMessage, sub *powerSub) {
+	l.stats.delivered++
+	m = l.numbers[numberOf(got.Body)]
+	switch {
+	case m == nil || string(got.Body) != m.body():
+		l.flawLocked("group %s got bytes that nobody sent: %.40q", g.name, got.Body)
+		return nil, nil
+	case m.refused:
+		l.flawLocked("group %s got message %d, which was refused", g.name, m.number)
+	case m.gone:
+		l.flawLocked("group %s got message %d, which had gone", g.name, m.number)
+	}
+	l.placed(m, SendResult{ID: got.ID, Topic: got.Topic, Queue: got.Queue, Offset: got.Offset})
+	m.sent = true
+	// Nobody sees what is not as durable as it is to be.
+	m.durable = m.durable || m.topic.durability == Synced
+	sub = g.sub(m.topic)
+	if ack := sub.done[m.number]; ack > powerTried {
+		l.flawLocked("group %s got message %d at %+v again: its acknowledgement is %d", g.name, m.number, m.SendResult, ack)
+	}
+	return m, sub
+}
+
+// drain has every group take what there is, and looks whether that is all it has
+// yet to get.
+func (l *powerRun) drain() {
+	must(l.push.Close())
+	for _, name := range []string{"G", "H", "P"} {
+		g := l.groups[name]
+		got, ok := l.takeAll(g)
+		if !ok {
+			return
+		}
+		l.mu.Lock()
+		for _, m := range l.messages {
+			sub := g.subs[m.topic]
+			if !l.alive(m.topic) || sub == nil || sub.done[m.number] != 0 || sub.excused[m.number] || got[m.number] || m.ID.position < l.b.log.Start() {
+				continue
+			}
+			l.flawLocked("group %s never got message %d at %+v", g.name, m.number, m.SendResult)
+		}
+		l.mu.Unlock()
+	}
+}
+
+// takeAll polls until nothing comes any more.
+func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
+	got = map[int]bool{}
+	for _, p := range l.pulls {
+		if p.group == g {
+			must(p.Close())
+		}
+	}
+	c, err := l.b.NewPullConsumer(g.name, nil)
+	must(err)
+	for name := range l.topics {
+		must(c.Subscribe(name, All))
+	}
+	last := map[Queue]Offset{}
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ms, err := c.Poll(ctx, 1000)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			must(c.Close())
+			return got, true
+		}
+		if err != nil {
+			l.flaw("poll: %v", err)
+			return nil, false
+		}
+		l.mu.Lock()
+		for _, m := range ms {
+			if pm, _ := l.deliveredLocked(g, m); pm != nil {
+				got[pm.number] = true
+			}
+			q := Queue{m.Topic, m.Queue}
+			if before, ok := last[q]; ok && m.Offset <= before {
+				l.flawLocked("group %s got %v offset %d after %d", g.name, q, m.Offset, before)
+			}
+			last[q] = m.Offset
+		}
+		l.mu.Unlock()
+	}
+}

@@ -37,12 +37,13 @@ func main() {
 	run := flag.String("run", "", "only mutants whose id matches this `regexp`")
 	list := flag.Bool("list", false, "print the mutants and what they stand for")
 	jobs := flag.Int("jobs", 2, "mutants to try at the same `time`")
+	shard := flag.String("shard", "1/1", "only the `k/n`th part: for several machines")
 	limit := flag.Duration("timeout", 2*time.Minute, "time for one test")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	o := options{pattern: *run, list: *list, jobs: max(*jobs, 1), limit: *limit}
+	o := options{pattern: *run, list: *list, jobs: max(*jobs, 1), limit: *limit, shard: *shard}
 	if err := hunt(ctx, o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		stop()
@@ -55,6 +56,7 @@ type options struct {
 	list    bool
 	jobs    int
 	limit   time.Duration
+	shard   string
 }
 
 // hunt does what the command promises; a survivor is an error.
@@ -77,6 +79,9 @@ func hunt(ctx context.Context, o options, out io.Writer) error {
 			chosen = append(chosen, m)
 		}
 	}
+	if chosen, err = part(chosen, o.shard); err != nil {
+		return err
+	}
 	if o.list {
 		for _, m := range chosen {
 			fmt.Fprintf(out, "%-28s %s\n", m.id, m.keeps)
@@ -86,8 +91,22 @@ func hunt(ctx context.Context, o options, out io.Writer) error {
 	if len(chosen) == 0 {
 		return fmt.Errorf("mutants: none matches %q", o.pattern)
 	}
-	h := hunter{root: root, o: o, out: out, work: make(chan mutant), proven: map[string]error{}}
+	h := hunter{root: root, o: o, out: out, total: len(chosen), work: make(chan mutant), proven: map[string]error{}}
 	return h.all(ctx, chosen)
+}
+
+// part returns the kth of n parts of the rows, every nth of them. Neighbours
+// often share a test, so each part has some of the slow ones.
+func part(rows []mutant, shard string) ([]mutant, error) {
+	var k, n int
+	if _, err := fmt.Sscanf(shard, "%d/%d", &k, &n); err != nil || k < 1 || k > n {
+		return nil, fmt.Errorf("mutants: -shard %s: want 1/4, 2/4 …", shard)
+	}
+	var some []mutant
+	for i := k - 1; i < len(rows); i += n {
+		some = append(some, rows[i])
+	}
+	return some, nil
 }
 
 // hunter tries mutants, several at the same time.
@@ -99,6 +118,8 @@ type hunter struct {
 
 	outMu    sync.Mutex // guards all below
 	out      io.Writer
+	total    int
+	tried    int
 	caught   int
 	escaped  []string         // ids of those that were not caught
 	proven   map[string]error // per test: what it said about the tree as it is
@@ -142,7 +163,8 @@ func (h *hunter) runWorker(ctx context.Context, workers *sync.WaitGroup) {
 func (h *hunter) report(m mutant, verdict string, err error, took time.Duration) {
 	h.outMu.Lock()
 	defer h.outMu.Unlock()
-	fmt.Fprintf(h.out, "%-9s %5.1f s  %-28s %s\n", verdict, took.Seconds(), m.id, m.keeps)
+	h.tried++
+	fmt.Fprintf(h.out, "%3d/%d  %-9s %5.1f s  %-28s %s\n", h.tried, h.total, verdict, took.Seconds(), m.id, m.keeps)
 	if err != nil {
 		h.failures = append(h.failures, err)
 	}

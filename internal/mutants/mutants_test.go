@@ -137,3 +137,17 @@ func TestCopyTree(t *testing.T) {
 	}))
 	require.Equal(t, want, got)
 }
+
+func TestPart(t *testing.T) {
+	t.Parallel()
+	rows := []mutant{{id: "a"}, {id: "b"}, {id: "c"}}
+	for shard, want := range map[string][]mutant{"1/1": rows, "1/2": {rows[0], rows[2]}, "2/2": {rows[1]}, "4/4": nil} {
+		got, err := part(rows, shard)
+		require.NoError(t, err)
+		require.Equal(t, want, got, shard)
+	}
+	for _, shard := range []string{"", "0/2", "3/2", "x"} {
+		_, err := part(rows, shard)
+		require.Error(t, err, shard)
+	}
+}

@@ -58,7 +58,13 @@ type ack struct {
 	void       bool
 }
 
+// holdsAt tells whether it had ended before operation i, and nothing has taken it
+// back.
+func (a *ack) holdsAt(i int) bool { return a.ended >= 0 && a.ended < i && !a.void }
+
 type groupTopic struct{ group, topic string }
+
+type groupMember struct{ group, member string }
 
 type groupSlot struct {
 	group string
@@ -109,6 +115,7 @@ type checker struct {
 	reached   map[memberQueue]position
 	furthest  map[groupSlot]int64 // of a group in a queue (offset 0): the highest offset delivered
 	got       map[string]map[*message]bool
+	asked     map[groupMember]int // when it began to poll
 }
 
 // mark is how much a sync covers: lengths of unsynced and unsyncedAcks.
@@ -121,6 +128,7 @@ func newChecker(ops []Op) *checker {
 		marks: map[int64]mark{}, scans: map[int64]int{}, acks: map[groupSlot]*ack{}, calls: map[int64][]*ack{},
 		resets: map[groupTopic]int{}, resetting: map[int64]groupTopic{}, excused: map[groupTopic]int{}, deals: map[string]int{},
 		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]bool{},
+		asked: map[groupMember]int{},
 	}
 }
 
@@ -133,6 +141,7 @@ func (c *checker) step(i int, o *Op) {
 	case OpFailed, OpUnknown:
 		c.notSent(i, o)
 	case OpPolling:
+		c.asked[groupMember{o.Group, o.Member}] = i
 	case OpPoll:
 		c.poll(i, o)
 	case OpRead:
@@ -387,7 +396,11 @@ func (c *checker) poll(i int, o *Op) {
 	c.observe(i, m, at)
 	// Nobody sees a message that is not yet as durable as it is to be.
 	c.store(i, m, m.durability.survivesCut())
-	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.ended >= 0 && !a.void && a.resets == c.resetsOf(o.Group, o.Topic) {
+	began, asked := c.asked[groupMember{o.Group, o.Member}]
+	if !asked {
+		began = i
+	}
+	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.holdsAt(began) && a.resets == c.resetsOf(o.Group, o.Topic) {
 		c.report.add(DeliveredAgain, []int{a.begun, a.ended, i}, "%s at %v to group %s", m.id, at, o.Group)
 	}
 	if !o.Unordered {

@@ -149,6 +149,8 @@ func TestCheck(t *testing.T) {
 		"again: all topics":    {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), history.Op{Kind: history.OpReset, Call: 2, Group: "G"}, poll("a", 0))},
 		"again: twice acked": {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), ack(2, 0, written), calls(history.OpUnacked, 2),
 			plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain, proof: []int{6, 7, 11}},
+		"again: asked before":    {ops: with(synced, ack(1, 0, synced), plain(history.OpPolling), calls(history.OpAcked, 1), poll("a", 0))},
+		"again: asked after":     {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), plain(history.OpPolling), poll("a", 0)), class: history.DeliveredAgain, proof: []int{6, 7, 9}},
 		"again: another message": {ops: slices.Concat(with(written, ack(1, 2, synced), calls(history.OpAcked, 1), plain(history.OpCut)), []history.Op{send("d", written), poll("d", 2)})},
 
 		"malformed: no id":        {ops: []history.Op{send("", synced)}, class: history.Malformed},

@@ -42,7 +42,7 @@ const (
 
 // Consuming.
 const (
-	OpPolling Kind = "polling" // Group, Member: begins to ask for messages; only Linearizable needs it
+	OpPolling Kind = "polling" // Group, Member: begins to ask for messages. What it gets may have been acknowledged since
 	OpPoll    Kind = "poll"    // Group, Member, Topic, Queue, Offset, ID, Hash: was delivered. Unordered: out of order on purpose
 	OpAck     Kind = "ack"     // Call, Group, Topic, Queue, Offset, Durability: is about to be acknowledged; one Op per message, all with the Call
 	OpAcked   Kind = "acked"   // Call: they are acknowledged

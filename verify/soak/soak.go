@@ -317,6 +317,7 @@ func (r *round) poll(c *mq.PullConsumer, rnd *rand.Rand, patience time.Duration)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r.dealing.RLock()
+	r.rec.Add(history.Op{Kind: history.OpPolling, Group: "pull", Member: c.Name()})
 	ms, err := c.Poll(ctx, 1+rnd.IntN(64))
 	for _, m := range ms {
 		r.rec.Add(opOf(history.OpPoll, "pull", c.Name(), m))

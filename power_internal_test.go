@@ -55,6 +55,9 @@ func TestPowerCuts(t *testing.T) {
 			dir := scratch(t)
 			var total powerStats
 			for i := range histories() {
+				if i > 0 && i%1000 == 0 {
+					t.Logf("so far %v in %v", &total, time.Since(began).Round(time.Second))
+				}
 				seed := uint64(i + 1)
 				if *powerSeed != 0 {
 					seed = *powerSeed
@@ -228,8 +231,11 @@ func (l *powerRun) open() bool {
 			l.faulty = false
 			l.journal.keep()
 			l.stats.opened++
-			l.looked()
-			return !l.failed()
+			if l.looked(); l.failed() {
+				_ = l.b.Close()
+				return false
+			}
+			return true
 		}
 		off := l.fs.Off()
 		if !off && !l.faulty && !(l.limited && errors.Is(err, ErrDiskFull)) {

@@ -1,8 +1,10 @@
 package commitlog_test
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -276,4 +278,40 @@ func TestFramesInsideABody(t *testing.T) {
 	_, rec, got := s.open(commitlog.Start{})
 	assert.Equal(t, []string{"a", "b"}, got)
 	assert.Len(t, rec.Corrupt, 1)
+}
+
+// TestShortSegmentWhoseCutIsUndone: a segment for which the disk had less room
+// than its capacity is cut behind END, and the power takes that back. What lies
+// behind END is not damage.
+func TestShortSegmentWhoseCutIsUndone(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewMem(0)
+	o := commitlog.Options{FS: mem, Dir: "log", SegmentBytes: 256 << 10, HeadLen: headLen}
+	l, _, _ := open(t, o, commitlog.Start{})
+	put(t, l, "a")
+	end := l.Written()
+	require.NoError(t, l.Close())
+	// Room for an END frame, and little more.
+	mem.FailNth(vfs.OpAllocate, 1, syscall.ENOSPC)
+	l, _, _ = open(t, o, commitlog.Start{From: end, Synced: end, Clean: true})
+	var short int64
+	for len(l.Segments()) < 2 {
+		short = l.Segments()[0].Bytes
+		put(t, l, string(make([]byte, 1500)))
+	}
+	require.Less(t, short, int64(64<<10))
+	put(t, l, "b")
+	want := scan(t, l)
+	end = l.Written()
+	require.NoError(t, l.Close())
+	f, err := mem.Open(filepath.Join(o.Dir, segmentName(0)))
+	require.NoError(t, err)
+	size, err := f.Size()
+	require.NoError(t, err)
+	require.Less(t, size, short)
+	require.NoError(t, f.Cut(short))
+	require.NoError(t, f.Close())
+	l, rec, _ := open(t, o, commitlog.Start{From: end, Synced: end, Clean: true})
+	require.True(t, rec.Clean)
+	require.Equal(t, want, scan(t, l))
 }

@@ -185,8 +185,9 @@ func (r *recovery) sealOld() {
 			continue
 		}
 		size := s.bytes.Load()
-		if !r.endsAt(s, size-endSize) && size == s.header.capacity {
-			// The crash came before the file was cut behind END.
+		if !r.endsAt(s, size-endSize) {
+			// The file is as it was before it was cut behind END: as large as its
+			// capacity, or smaller where space was short.
 			for off := int64(segmentHeaderSize); ; {
 				h, _, err := r.frame(s, off, 0)
 				if err != nil || r.endsAt(s, off) {

@@ -46,6 +46,12 @@ type recovery struct {
 	readErr  error      // the file system failed while frames were looked for
 	win      window
 	winSeg   *segment // what win reads, in use
+
+	// Of Examine and Salvage, which change nothing; else nil and false.
+	reading bool                                               // no folder is made
+	salvage bool                                               // frames behind a torn place count too
+	onFrame func(pos Position, h header, b []byte) error       // a valid frame, before its records
+	onGap   func(from, to Position, cause error, d bool) error // none in between; d: damage, else torn
 }
 
 // Open opens the log in o.Dir, or makes a new one, and hands every record from

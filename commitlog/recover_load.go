@@ -35,7 +35,7 @@ func (r *recovery) load() error {
 	}
 	// A folder without segments may be there because an earlier opening ended
 	// between making it and making it durable.
-	if len(r.segments) == 0 {
+	if len(r.segments) == 0 && !r.reading {
 		if err := r.makeDir(); err != nil {
 			return err
 		}
@@ -150,23 +150,46 @@ func (r *recovery) identify(damaged []*segment) {
 	}
 }
 
-// guessStore works the id out from the first frame of a segment, and believes
-// it if the second frame, or END, agrees.
+// maxGuesses is how many places of a segment are tried for the store's id.
+const maxGuesses = 256
+
+// guessStore works the id out from a frame of a segment, the first that is
+// whole.
 func (r *recovery) guessStore(s *segment) (uint64, bool) {
 	defer func(c codec) { r.codec = c }(r.codec)
+	bound := s.bytes.Load()
+	for off, tries := int64(segmentHeaderSize), 0; tries < maxGuesses; tries++ {
+		w, err := r.window(s)
+		if err == nil {
+			off, err = nextMagic(w, off, bound, nil)
+		}
+		if err != nil || off < 0 {
+			break
+		}
+		if id, ok := r.guessAt(s, off); ok {
+			return id, true
+		}
+		off += frameAlign
+	}
+	return 0, false
+}
+
+// guessAt works the id out from the frame at off, and believes it if the frame
+// behind, or END, agrees.
+func (r *recovery) guessAt(s *segment, off int64) (uint64, bool) {
 	r.codec.store = 0
-	h, b, err := r.bytes(s, segmentHeaderSize)
+	h, b, err := r.bytes(s, off)
 	if err != nil || h.flags == flagInner {
 		return 0, false
 	}
-	pos, covered := s.base()+segmentHeaderSize, uint64(0)
+	pos, covered := s.base()+Position(off), uint64(0)
 	if h.flags == flagBatch {
 		covered = sumOf(b, headerSize, 0, pos, 0)
 	} else if covered, err = r.codec.sum(h, b, pos); err != nil {
 		return 0, false
 	}
 	r.codec.store = covered ^ binary.LittleEndian.Uint64(b[hashAt:])
-	h, _, err = r.frame(s, segmentHeaderSize+h.padded(), 0)
+	_, _, err = r.frame(s, off+h.padded(), 0)
 	return r.codec.store, err == nil
 }
 

@@ -258,6 +258,7 @@ func (r *recovery) reopen(s *segment, off int64) (err error) {
 
 func (r *recovery) repairHeader(s *segment, f io.WriterAt) error {
 	s.header.epoch, s.header.store, s.header.created = r.highest, r.codec.store, r.now()
+	s.header.start = r.segments[0].base()
 	b := make([]byte, segmentHeaderSize)
 	s.header.put(b)
 	if _, err := f.WriteAt(b, 0); err != nil {

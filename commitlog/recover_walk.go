@@ -93,6 +93,11 @@ func (r *recovery) step(pos Position) (Position, error) {
 		return 0, &notAFrame{err}
 	}
 	next := pos + Position(h.padded())
+	if r.onFrame != nil {
+		if err := r.onFrame(pos, h, b); err != nil {
+			return 0, err
+		}
+	}
 	r.epoch, r.highest = h.epoch, max(r.highest, h.epoch)
 	if mark, ok := h.mark(pos); ok {
 		r.proven = max(r.proven, mark)
@@ -132,7 +137,8 @@ func (r *recovery) judge(pos Position, cause error) (next Position, more bool, e
 	if !r.searched {
 		r.search(pos)
 	}
-	if pos >= r.proven {
+	damage := pos < r.proven
+	if !damage && !r.salvage {
 		// The file system failing is no proof that there is nothing: better not
 		// to open than to delete.
 		if r.readErr != nil {
@@ -140,22 +146,107 @@ func (r *recovery) judge(pos Position, cause error) (next Position, more bool, e
 		}
 		return 0, false, nil
 	}
-	s := findSegment(r.segments, pos)
-	r.damage(s, pos, cause)
+	if damage {
+		r.damage(findSegment(r.segments, pos), pos, cause)
+	}
 	found := Position(-1)
 	r.eachBehind(pos, func(at Position, h header) bool {
 		found = at
 		return false
 	}, nil)
-	if found >= 0 && found <= r.proven {
-		return found, true, nil
+	if found >= 0 && (found <= r.proven || r.salvage) {
+		return found, true, r.pass(pos, found, cause, damage)
 	}
-	r.short = true
-	return 0, false, nil
+	r.short = damage
+	to := r.proven
+	if r.salvage && len(r.segments) > 0 {
+		to = max(to, r.segments[len(r.segments)-1].next())
+	}
+	return 0, false, r.pass(pos, to, cause, damage)
 }
+
+// pass goes on with the frame at to behind a bad place. Records of a batch that
+// is damaged elsewhere are whole by themselves: they count, as they do when the
+// log is scanned.
+func (r *recovery) pass(from, to Position, cause error, damage bool) error {
+	if r.onGap != nil {
+		return r.onGap(from, to, cause, damage)
+	}
+	return r.eachSound(from, to, func(rec Record, _ []byte) error {
+		r.report.Replayed++
+		return r.replay(rec)
+	})
+}
+
+// eachSound visits the whole records of batches that begin in [from, to), where
+// no frame is valid. b is the record with its header.
+func (r *recovery) eachSound(from, to Position, visit func(rec Record, b []byte) error) error {
+	for _, s := range r.segments {
+		if s.next() <= from || s.base() >= to {
+			continue
+		}
+		off := max(segmentHeaderSize, align(int64(from-s.base())))
+		bound := min(s.bytes.Load(), int64(to-s.base()))
+		if err := r.eachSoundIn(s, off, bound, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *recovery) eachSoundIn(s *segment, off, bound int64, visit func(Record, []byte) error) error {
+	budget := newBudget(bound - off)
+	for {
+		w, err := r.window(s)
+		if err == nil {
+			off, err = nextMagic(w, off, bound, nil)
+		}
+		if err != nil || off < 0 {
+			return nil // what cannot be read is damaged, and reported as such
+		}
+		h, b, err := r.bytes(s, off)
+		if err == nil {
+			err = r.soundRecord(h, b, s.base()+Position(off))
+		}
+		switch {
+		case err == nil && off+int64(h.size) > bound:
+			return nil
+		case err == nil:
+			pos, end := s.base()+Position(off), off+h.padded()
+			r.highest = max(r.highest, h.epoch)
+			rec := Record{Position: pos, Size: h.size, Epoch: h.epoch, End: s.base() + Position(end), Payload: b[headerSize:]}
+			if err := visit(rec, b); err != nil {
+				return err
+			}
+			off = end
+		case !budget.spend(h.size):
+			return nil
+		default:
+			off += frameAlign
+		}
+	}
+}
+
+// soundRecord tells whether b is a record of a batch.
+func (r *recovery) soundRecord(h header, b []byte, pos Position) error {
+	if h.flags != flagInner {
+		return errNotStart
+	}
+	if h.epoch < r.epoch {
+		return errEpoch
+	}
+	return r.codec.checkRecord(h, b, pos)
+}
+
+// maxCorrupt is how many bad places are listed: what is damaged all over must
+// not take memory without bound.
+const maxCorrupt = 10_000
 
 // damage reports a bad place.
 func (r *recovery) damage(s *segment, pos Position, cause error) {
+	if len(r.damaged) >= maxCorrupt {
+		return
+	}
 	name, off := r.opts.Dir, int64(pos)
 	if s != nil {
 		name, off = s.name, int64(pos-s.base())

@@ -246,51 +246,67 @@ func (b *Broker) restore() (commitlog.Start, error) {
 	if last == nil {
 		return start, b.journal.Discarded()
 	}
-	body := last.Body
-	for len(body) > 0 {
-		if len(body) < itemPrefix {
-			return start, errCheckpoint
-		}
-		n := int(binary.LittleEndian.Uint32(body))
-		at := coord.Position(binary.LittleEndian.Uint64(body[4:]))
-		body = body[itemPrefix:]
-		if n == 0 || n > len(body) {
-			return start, errCheckpoint
-		}
-		if err := b.restoreItem(body[:n:n], at, &start); err != nil {
-			return start, err
-		}
-		body = body[n:]
+	err := eachItem(last.Body, func(payload []byte, at coord.Position) error {
+		return b.restoreItem(payload, at, &start)
+	})
+	if err != nil {
+		return start, err
 	}
 	start.Clean = last.Clean
 	b.upkeep.checkpointed.Store(int64(start.From))
 	return start, nil
 }
 
+// eachItem takes the body of a checkpoint apart.
+func eachItem(body []byte, visit func(payload []byte, at coord.Position) error) error {
+	for len(body) > 0 {
+		if len(body) < itemPrefix {
+			return errCheckpoint
+		}
+		n := int(binary.LittleEndian.Uint32(body))
+		at := coord.Position(binary.LittleEndian.Uint64(body[4:]))
+		body = body[itemPrefix:]
+		if n == 0 || n > len(body) {
+			return errCheckpoint
+		}
+		if err := visit(body[:n:n], at); err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	return nil
+}
+
 func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog.Start) error {
 	switch payload[0] {
 	case itemHeader:
-		if len(payload) != headerBytes {
-			return errCheckpoint
+		h, err := decodeItemHeader(payload)
+		if err != nil {
+			return err
 		}
-		b.storeID = binary.LittleEndian.Uint64(payload[1:])
-		start.From = coord.Position(binary.LittleEndian.Uint64(payload[9:]))
-		start.Synced = coord.Position(binary.LittleEndian.Uint64(payload[17:]))
-		start.Epoch = binary.LittleEndian.Uint32(payload[25:])
+		b.storeID = h.store
+		start.From, start.Synced, start.Epoch = h.from, h.to, h.epoch
 		if err := b.keys.Limit(start.From); err != nil {
 			return err
 		}
-		b.keys.Expect(coord.Position(binary.LittleEndian.Uint64(payload[29:])), coord.Position(binary.LittleEndian.Uint64(payload[37:])))
+		b.keys.Expect(h.keysFrom, h.keysTo)
 		return nil
 	case itemQueue:
 		return b.restoreQueue(payload, start.Synced)
-	case byte(record.KindAck):
+	}
+	return b.restoreRecord(payload, at)
+}
+
+// restoreRecord folds an item that is a record.
+func (b *Broker) restoreRecord(payload []byte, at coord.Position) error {
+	switch record.KindOf(payload) {
+	case record.KindAck:
 		if err := record.DecodeAck(payload, &b.state.ack); err != nil {
 			return err
 		}
 		b.state.applyAck(&b.state.ack)
 		return nil
-	case byte(record.KindHandout):
+	case record.KindHandout:
 		if err := record.DecodeHandout(payload, &b.state.hand); err != nil {
 			return err
 		}
@@ -300,23 +316,43 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 	return b.state.applyState(payload, at)
 }
 
-// restoreQueue brings back a queue of a checkpoint that knows nothing of what
-// lies at to or behind it.
-func (b *Broker) restoreQueue(payload []byte, to coord.Position) error {
+// itemHead is the first item of a checkpoint.
+type itemHead struct {
+	store            uint64
+	from, to         coord.Position
+	epoch            uint32
+	keysFrom, keysTo coord.Position
+}
+
+func decodeItemHeader(payload []byte) (itemHead, error) {
+	if len(payload) != headerBytes {
+		return itemHead{}, errCheckpoint
+	}
+	return itemHead{
+		store:    binary.LittleEndian.Uint64(payload[1:]),
+		from:     coord.Position(binary.LittleEndian.Uint64(payload[9:])),
+		to:       coord.Position(binary.LittleEndian.Uint64(payload[17:])),
+		epoch:    binary.LittleEndian.Uint32(payload[25:]),
+		keysFrom: coord.Position(binary.LittleEndian.Uint64(payload[29:])),
+		keysTo:   coord.Position(binary.LittleEndian.Uint64(payload[37:])),
+	}, nil
+}
+
+// decodeItemQueue decodes the item of a queue.
+func decodeItemQueue(payload []byte) (t coord.TopicID, id QueueID, st consumequeue.State, err error) {
 	if len(payload) < queueBytes || (len(payload)-queueBytes)%consumequeue.EntrySize != 0 {
-		return errCheckpoint
+		return 0, 0, st, errCheckpoint
 	}
-	t := b.state.topics[coord.TopicID(binary.LittleEndian.Uint64(payload[1:]))]
-	id := int(binary.LittleEndian.Uint32(payload[9:]))
-	if t == nil || id >= maxQueues {
-		return errCheckpoint
+	t = coord.TopicID(binary.LittleEndian.Uint64(payload[1:]))
+	n := binary.LittleEndian.Uint32(payload[9:])
+	st.Min = Offset(binary.LittleEndian.Uint64(payload[13:]))
+	st.Flushed = Offset(binary.LittleEndian.Uint64(payload[21:]))
+	if n >= maxQueues {
+		return 0, 0, st, errCheckpoint
 	}
-	b.state.grow(t, id+1)
-	st := consumequeue.State{
-		Min:     Offset(binary.LittleEndian.Uint64(payload[13:])),
-		Flushed: Offset(binary.LittleEndian.Uint64(payload[21:])),
-	}
-	for rest := payload[queueBytes:]; len(rest) > 0; rest = rest[consumequeue.EntrySize:] {
+	rest := payload[queueBytes:]
+	st.Tail = make([]consumequeue.Entry, 0, len(rest)/consumequeue.EntrySize)
+	for ; len(rest) > 0; rest = rest[consumequeue.EntrySize:] {
 		st.Tail = append(st.Tail, consumequeue.Entry{
 			Position: coord.Position(binary.LittleEndian.Uint64(rest)),
 			Size:     binary.LittleEndian.Uint32(rest[8:]),
@@ -324,6 +360,21 @@ func (b *Broker) restoreQueue(payload []byte, to coord.Position) error {
 		})
 	}
 	st.End = st.Flushed + Offset(len(st.Tail))
+	return t, QueueID(n), st, nil
+}
+
+// restoreQueue brings back a queue of a checkpoint that knows nothing of what
+// lies at to or behind it.
+func (b *Broker) restoreQueue(payload []byte, to coord.Position) error {
+	topicID, id, st, err := decodeItemQueue(payload)
+	if err != nil {
+		return err
+	}
+	t := b.state.topics[topicID]
+	if t == nil {
+		return errCheckpoint
+	}
+	b.state.grow(t, int(id)+1)
 	q := (*t.queues.Load())[id]
 	q.filed, q.logged = st.Flushed, to
 	return q.entries.Restore(st)

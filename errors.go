@@ -16,6 +16,9 @@ var (
 	// or it cannot be read, written or made.
 	ErrDirectory = errors.New("mq: directory cannot be used")
 
+	// ErrNoStore says that a directory that should hold a store does not.
+	ErrNoStore = errors.New("mq: not a store")
+
 	// ErrVersion says that the store was written by a newer format. Nothing
 	// was changed.
 	ErrVersion = commitlog.ErrVersion

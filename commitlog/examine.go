@@ -230,7 +230,12 @@ func (e *examination) listTorn() {
 		g.File, g.Offset = r.place(c.From)
 		out.Torn = append(out.Torn, g)
 	}
-	if s := r.last; s != nil && !s.sealed() && !out.Clean && s.bytes.Load() < s.header.capacity {
+	closed := r.start.Clean && r.end == r.start.Synced
+	if s := r.last; s != nil && !s.sealed() && closed && len(out.Torn) == 0 && s.bytes.Load() > int64(r.end-s.base()) {
+		g := Gap{From: r.end, To: s.base() + Position(s.bytes.Load()), File: s.name, Offset: int64(r.end - s.base()), Err: errLonger}
+		out.Torn = append(out.Torn, g)
+	}
+	if s := r.last; s != nil && !s.sealed() && !closed && s.bytes.Load() < s.header.capacity {
 		g := Gap{From: s.base() + Position(s.bytes.Load()), To: s.next(), File: s.name, Offset: s.bytes.Load(), Err: errCutShort}
 		out.Short = append(out.Short, g)
 	}
@@ -239,6 +244,7 @@ func (e *examination) listTorn() {
 // Why bytes behind the end of the log are listed.
 var (
 	errTorn     = errors.New("no valid frame follows, and nothing proves that one was synced")
+	errLonger   = errors.New("the file is longer than it was closed")
 	errCutShort = errors.New("the file is shorter than it was made")
 )
 

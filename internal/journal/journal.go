@@ -50,9 +50,10 @@ type Checkpoint struct {
 // Journal is a folder of checkpoints. One process owns it; the lock on the store
 // sees to that. Its methods may be called from several goroutines.
 type Journal struct {
-	fs  vfs.FS
-	dir string
-	log *slog.Logger
+	fs      vfs.FS
+	dir     string
+	log     *slog.Logger
+	reading bool // the library is left out
 
 	mu        sync.Mutex // protects everything below; held during I/O
 	closed    bool
@@ -82,12 +83,23 @@ func Open(dir string, log *slog.Logger) (*Journal, error) {
 	return open(vfs.OS(), dir, log)
 }
 
+// OpenIn opens a journal on another file system than the system's, where the
+// library cannot write: checkpoints are found and withdrawn, and every Write
+// fails. For tests that open a store very often.
+func OpenIn(fsys vfs.FS, dir string, log *slog.Logger) (*Journal, error) {
+	return openJournal(fsys, dir, log, true)
+}
+
 // open lets tests break the file system, for reading: the library writes past it.
 func open(fsys vfs.FS, dir string, log *slog.Logger) (*Journal, error) {
+	return openJournal(fsys, dir, log, false)
+}
+
+func openJournal(fsys vfs.FS, dir string, log *slog.Logger, reading bool) (*Journal, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	j := &Journal{fs: fsys, dir: dir, log: log, nextGen: 1}
+	j := &Journal{fs: fsys, dir: dir, log: log, nextGen: 1, reading: reading}
 	if err := j.load(); err != nil {
 		return nil, fmt.Errorf("journal: open %s: %w", dir, err)
 	}
@@ -170,6 +182,9 @@ func (j *Journal) loadGeneration(path string) error {
 		j.log.Warn("journal: the next checkpoint begins another generation", "dir", path, "err", s.odd)
 		return nil
 	}
+	if j.reading {
+		return nil
+	}
 	if j.lib, err = openLibrary(path, s.next); err != nil {
 		j.log.Warn("journal: the next checkpoint begins another generation", "dir", path, "err", err)
 	}
@@ -246,6 +261,9 @@ func (j *Journal) Write(body func(w io.Writer) error, clean bool) error {
 // newGeneration makes the next generation, with all names durable up to the
 // store's folder but for its first file, which is synced with the chunks.
 func (j *Journal) newGeneration() (path string, lib *library, err error) {
+	if j.reading {
+		return "", nil, errors.ErrUnsupported
+	}
 	if err := j.makeFolder(); err != nil {
 		return "", nil, err
 	}

@@ -46,6 +46,13 @@ type survey struct {
 	// again. Nil if there was no such thing.
 	odd error
 
+	// flaws are all such things, up to maxFlaws, for Examine.
+	flaws []Flaw
+	dir   string
+	now   string // file that is being read
+	off   int64  // of the entry in it
+	whole int    // how many of flaws lie before the last whole record
+
 	current assembly
 }
 
@@ -89,7 +96,7 @@ func surveyFolder(fsys vfs.FS, dir string) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &survey{next: 1}
+	s := &survey{next: 1, dir: dir}
 	for _, e := range entries {
 		s.addFile(dir, e)
 	}
@@ -97,6 +104,7 @@ func surveyFolder(fsys vfs.FS, dir string) (*survey, error) {
 		s.next = s.files[0].index
 	}
 	for i, f := range s.files {
+		s.now, s.off = f.path, 0
 		if f.index != s.next {
 			s.oddity("file %s should begin with entry %d", filepath.Base(f.path), s.next)
 		}
@@ -106,7 +114,7 @@ func surveyFolder(fsys vfs.FS, dir string) (*survey, error) {
 		}
 	}
 	if s.current.open {
-		s.oddity("checkpoint %d was not completed", s.current.number)
+		s.unfinished(s.current.number)
 	}
 	if s.last != nil && (s.odd != nil || s.last.withdrawn) {
 		s.last.clean = false
@@ -116,6 +124,7 @@ func surveyFolder(fsys vfs.FS, dir string) (*survey, error) {
 
 // addFile takes one name of the folder into account. Names come sorted.
 func (s *survey) addFile(dir string, e vfs.Entry) {
+	s.now, s.off = filepath.Join(dir, e.Name), 0
 	digits, start := strings.CutSuffix(e.Name, startSuffix)
 	index, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil || len(digits) != 20 || index == 0 || e.Dir {
@@ -123,7 +132,7 @@ func (s *survey) addFile(dir string, e vfs.Entry) {
 		return
 	}
 	if start {
-		s.oddity("dropping the front at entry %d was interrupted", index)
+		s.leftover("dropping the front at entry %d was interrupted", index)
 		s.files = nil // it takes their place
 	}
 	if e.Size > maxFile {
@@ -143,6 +152,7 @@ func (s *survey) readFile(fsys vfs.FS, i int) error {
 	defer r.close()
 	for {
 		at := place{file: i, offset: r.offset}
+		s.off = r.offset
 		entry, err := r.next()
 		if err == io.EOF {
 			return nil
@@ -170,12 +180,13 @@ func (s *survey) readFile(fsys vfs.FS, i int) error {
 // add takes the next record into account.
 func (s *survey) add(at place, r record) {
 	s.top = max(s.top, r.number)
+	s.whole = len(s.flaws)
 	c := &s.current
 	switch r.kind {
 	case kindChunk:
 		if r.seq == 0 {
 			if c.open {
-				s.oddity("checkpoint %d was not completed", c.number)
+				s.unfinished(c.number)
 			}
 			*c = assembly{open: true, number: r.number, at: at, hash: xxhash.New()}
 		}
@@ -205,9 +216,19 @@ func (s *survey) add(at place, r record) {
 	}
 }
 
-func (s *survey) oddity(format string, args ...any) {
+func (s *survey) oddity(format string, args ...any) { s.note(true, fmt.Errorf(format, args...)) }
+
+// leftover notes what a process that ended at a bad moment leaves.
+func (s *survey) leftover(format string, args ...any) { s.note(false, fmt.Errorf(format, args...)) }
+
+func (s *survey) unfinished(number uint64) { s.leftover("checkpoint %d was not completed", number) }
+
+func (s *survey) note(damage bool, err error) {
 	if s.odd == nil {
-		s.odd = fmt.Errorf(format, args...)
+		s.odd = err
+	}
+	if len(s.flaws) < maxFlaws {
+		s.flaws = append(s.flaws, Flaw{File: s.now, Offset: s.off, Err: err, Damage: damage})
 	}
 }
 

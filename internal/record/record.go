@@ -86,6 +86,9 @@ const (
 	KindDelayed     Kind = 8
 	KindSettle      Kind = 9
 	KindHandout     Kind = 10
+
+	// KindFiller says nothing. It stands where a repair found damage.
+	KindFiller Kind = 255
 )
 
 var kindNames = [...]string{
@@ -103,6 +106,9 @@ var kindNames = [...]string{
 
 // String returns the kind as it stands in error messages.
 func (k Kind) String() string {
+	if k == KindFiller {
+		return "filler"
+	}
 	if k == 0 || int(k) >= len(kindNames) {
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
@@ -147,6 +153,13 @@ func HeadLen(payload []byte) (int, bool) {
 	default:
 		return len(payload), true
 	}
+}
+
+// PutFiller makes payload, at least one byte, a record that says nothing. It
+// stands where a repair found damage. Only its kind counts, so it has no decoder.
+func PutFiller(payload []byte) {
+	clear(payload)
+	payload[0] = byte(KindFiller)
 }
 
 // malformed and unknown build the two errors of a decoder. They are never on

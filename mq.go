@@ -28,6 +28,8 @@ type Broker struct {
 	keys    *keyindex.Index
 	journal *journal.Journal // nil in memory
 
+	journalFS vfs.FS // if not the system's: the journal can then only be read
+
 	recovery Recovery
 
 	storeID uint64 // that the checkpoint was of
@@ -95,6 +97,9 @@ func Open(dir string, options *Options) (*Broker, error) {
 		return nil, fmt.Errorf("%w: the name is empty", ErrDirectory)
 	}
 	b := newBroker(opts, vfs.OS(), dir)
+	if err := b.unfinished(); err != nil {
+		return nil, err
+	}
 	if err := b.own(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package mq
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,7 +151,11 @@ func (b *Broker) openIndexes() (err error) {
 	if err := b.missJournal(); err != nil {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
-	b.journal, err = journal.Open(b.path("journal"), b.opts.Logger)
+	if b.journalFS != nil && b.journalFS != vfs.OS() {
+		b.journal, err = journal.OpenIn(b.journalFS, b.path("journal"), b.opts.Logger)
+	} else {
+		b.journal, err = journal.Open(b.path("journal"), b.opts.Logger)
+	}
 	switch {
 	case errors.Is(err, journal.ErrVersion):
 		return fmt.Errorf("%w: %w", ErrVersion, err)
@@ -192,16 +197,7 @@ func (b *Broker) openFolders() (err error) {
 // openLog opens the log and folds what it holds behind the checkpoint. A
 // rebuild folds it twice, names first: see state.applyContent.
 func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
-	opts := commitlog.Options{
-		FS: b.fs, Dir: b.path("commitlog"), Mmap: !b.opts.DisableMmap,
-		SegmentBytes: b.opts.SegmentBytes,
-		SyncEvery:    b.opts.SyncEvery, SyncBytes: syncBytes,
-		CacheBytes: max(b.opts.CacheBytes, 1), // -1: as little as works
-		HeadLen:    record.HeadLen,
-		Allow:      b.allow,
-		Sealed:     b.upkeep.wantCheckpoint,
-		Logger:     b.opts.Logger,
-	}
+	opts := b.logOptions()
 	replay := func(r commitlog.Record) error {
 		if rebuild {
 			return b.state.rebuildState(r)
@@ -222,16 +218,52 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 	b.log = log
 	if rebuild {
 		b.state.applyStarts()
-		// Damage is in found already, and no reason not to open.
-		err := log.Scan(log.Start(), log.Written(), b.state.applyContent)
-		if err != nil && !errors.Is(err, ErrCorrupt) {
-			return openError(err)
+		if err := b.foldContent(context.Background()); err != nil {
+			return err
 		}
 	}
 	b.recovery.Clean = found.Clean && !b.recovery.Rebuilt
 	b.recovery.Replayed, b.recovery.Corrupt = found.Replayed, found.Corrupt
 	for _, c := range found.Cut {
 		b.recovery.Cut = append(b.recovery.Cut, CutRange{From: int64(c.From), To: int64(c.To)})
+	}
+	return nil
+}
+
+// logOptions are those of the broker's log.
+func (b *Broker) logOptions() commitlog.Options {
+	return commitlog.Options{
+		FS: b.fs, Dir: b.path("commitlog"), Mmap: !b.opts.DisableMmap,
+		SegmentBytes: b.opts.SegmentBytes,
+		SyncEvery:    b.opts.SyncEvery, SyncBytes: syncBytes,
+		CacheBytes: max(b.opts.CacheBytes, 1), // -1: as little as works
+		HeadLen:    record.HeadLen,
+		Allow:      b.allow,
+		Sealed:     b.upkeep.wantCheckpoint,
+		Logger:     b.opts.Logger,
+	}
+}
+
+// foldContent is the second pass of a rebuild. Entries and keys go to their files
+// on the way, or memory would grow with the store. Damage was found by the first
+// pass, and is no reason not to go on.
+func (b *Broker) foldContent(ctx context.Context) error {
+	folded := 0
+	err := b.log.Scan(b.log.Start(), b.log.Written(), func(r commitlog.Record) error {
+		if err := b.state.applyContent(r); err != nil {
+			return err
+		}
+		if folded++; folded%(unflushedBytes/4/consumequeue.EntrySize) != 0 {
+			return nil
+		}
+		err := b.entries.Flush()
+		if b.keys.Pending() >= pendingKeys {
+			err = errors.Join(err, b.keys.Flush(r.Position)) // no further: what follows is yet to be added
+		}
+		return errors.Join(err, ctx.Err())
+	})
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return openError(err)
 	}
 	return nil
 }

@@ -294,6 +294,7 @@ type entryReader struct {
 	r      *bufio.Reader
 	buf    []byte
 	offset int64 // of the next entry
+	end    int64 // of what is looked at
 }
 
 func openEntries(fsys vfs.FS, path string, offset int64) (*entryReader, error) {
@@ -305,8 +306,10 @@ func openEntries(fsys vfs.FS, path string, offset int64) (*entryReader, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	section := io.NewSectionReader(f, offset, min(size, maxFile)-offset)
-	return &entryReader{path: path, file: f, r: bufio.NewReaderSize(section, 64<<10), offset: offset}, nil
+	end := min(size, maxFile)
+	section := io.NewSectionReader(f, offset, end-offset)
+	buffered := int(min(64<<10, max(end-offset, 0)))
+	return &entryReader{path: path, file: f, r: bufio.NewReaderSize(section, buffered), offset: offset, end: end}, nil
 }
 
 // next returns the next entry, valid until the one after it is read. It returns
@@ -322,8 +325,11 @@ func (r *entryReader) next() ([]byte, error) {
 		// without end.
 		return nil, fmt.Errorf("%w: a length of %d", errTorn, length)
 	}
-	if r.buf == nil {
-		r.buf = make([]byte, maxRecord)
+	if int64(length) > r.end-r.offset {
+		return nil, fmt.Errorf("%w: cut short", errTorn)
+	}
+	if uint64(cap(r.buf)) < length {
+		r.buf = make([]byte, length) // most files have records of one size
 	}
 	entry := r.buf[:length]
 	if _, err := io.ReadFull(r.r, entry); err != nil {

@@ -3,11 +3,15 @@ package journal
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
 func records() []record {
@@ -133,4 +137,28 @@ func FuzzSurvey(f *testing.F) {
 			require.Len(t, body, int(s.last.length))
 		}
 	})
+}
+
+// TestHostileLengths: an entry that claims to be as large as one can be does not
+// make its reader take more memory than the file has bytes, but for a buffer.
+func TestHostileLengths(t *testing.T) { //nolint:paralleltest // measures the heap of the process
+	file := binary.AppendUvarint(nil, maxRecord)
+	file = append(file, make([]byte, 100)...)
+	least := uint64(math.MaxUint64)
+	for range 5 { // others allocate too
+		mem := vfs.NewMem(0)
+		require.NoError(t, mem.MkdirAll("gen"))
+		f, err := mem.Create("gen/00000000000000000001", int64(len(file)))
+		require.NoError(t, err)
+		_, err = f.WriteAt(file, 0)
+		require.NoError(t, err)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s, err := surveyFolder(mem, "gen")
+		runtime.ReadMemStats(&after)
+		require.NoError(t, err)
+		require.ErrorIs(t, s.odd, errTorn)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
+	}
+	require.Less(t, least, uint64(16<<10))
 }

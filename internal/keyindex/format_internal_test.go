@@ -1,6 +1,8 @@
 package keyindex
 
 import (
+	"math"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -123,4 +125,42 @@ func FuzzLookup(f *testing.F) {
 			require.ErrorIs(t, err, ErrCorrupt)
 		}
 	})
+}
+
+// FuzzName: a name that is read is the one that would be written.
+func FuzzName(f *testing.F) {
+	f.Add(span{from: 64, to: 4096}.name())
+	f.Add("x")
+	f.Fuzz(func(t *testing.T, name string) {
+		if s, ok := parseName(name); ok {
+			require.Equal(t, name, s.name())
+		}
+	})
+}
+
+// TestHostilePairs: a header that claims more pairs than any file holds costs a
+// page.
+func TestHostilePairs(t *testing.T) { //nolint:paralleltest // measures the heap of the process
+	var raw [headerSize]byte
+	h := header{from: 0, to: 1000, pairs: 1 << 49}
+	h.put(raw[:])
+	fsys := vfs.NewMem(0)
+	require.NoError(t, fsys.MkdirAll("index"))
+	f, err := fsys.Create("index/"+span{from: 0, to: 1000}.name(), headerSize)
+	require.NoError(t, err)
+	_, err = f.WriteAt(raw[:], 0)
+	require.NoError(t, err)
+	least := uint64(math.MaxUint64)
+	for range 5 { // others allocate too
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err = Examine(fsys, "index", func(x Examined) error {
+			require.ErrorIs(t, x.Err, ErrCorrupt)
+			return nil
+		})
+		runtime.ReadMemStats(&after)
+		require.NoError(t, err)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
+	}
+	require.Less(t, least, uint64(4*pageSize))
 }

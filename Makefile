@@ -5,7 +5,7 @@ BIN := $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci power soak
+.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci power soak mutilate
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,11 @@ soak: ## joins, resets, slow handlers, reopens under the race detector (FOR=10m)
 	$(GO) test -C verify -race -count=1 -v -timeout 24h -run 'TestSoak$$' ./soak -for $(FOR)
 
 FOR      ?= 10m
+mutilate: ## every byte of every file cut, zeroed, overwritten or flipped (HOW=every: all four at each)
+	GOGC=400 $(GO) test -count=1 -run 'TestMutilate$$' -v -timeout 0 . -mutilate $(HOW)
+
 SEEDS    ?= 10000
+HOW      ?= turns
 FUZZTIME ?= 10s
 
 fuzz: ## every fuzz target for a while (FUZZTIME=10s)

@@ -82,6 +82,11 @@ func (v *verifier) record(r commitlog.Record) error {
 			v.report.Acks++
 			v.b.state.applyAck(&v.b.state.ack)
 		}
+	case record.KindDelayed:
+		var m record.View
+		err = record.DecodeDelayed(r.Payload, &m)
+	case record.KindSettle:
+		_, err = record.DecodeSettle(r.Payload)
 	case record.KindFiller:
 	case record.KindTopicDelete:
 		if d, derr := record.DecodeTopicDelete(r.Payload); derr == nil {

@@ -414,7 +414,7 @@ func (v *verifier) readCheckpoint() error {
 
 func (v *verifier) foldCheckpoint(body []byte) error {
 	first := true
-	return eachItem(body, func(payload []byte, at coord.Position) (err error) {
+	err := eachItem(body, func(payload []byte, at coord.Position) (err error) {
 		if first != (payload[0] == itemHeader) {
 			return errCheckpoint
 		}
@@ -435,6 +435,10 @@ func (v *verifier) foldCheckpoint(body []byte) error {
 		}
 		return v.b.restoreRecord(payload, at)
 	})
+	if err == nil && first {
+		err = errCheckpoint // empty
+	}
+	return err
 }
 
 // checkFiles looks at everything beside the log.

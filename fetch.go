@@ -23,6 +23,11 @@ type fetcher struct {
 	refs []commitlog.Ref
 	kept []claim // of fetched.claims
 	slab []byte  // free part of the current allocation
+
+	// Where the log was searched last for messages that their entries do not lead
+	// to: what still cannot be read there is lost.
+	searchedIn *queue
+	searched   span
 }
 
 // fetched is the outcome of a fetch.

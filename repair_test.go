@@ -158,6 +158,14 @@ func TestRepairDamaged(t *testing.T) {
 			require.Contains(t, r.String(), r.Lost[0].String())
 			c.send("T", 5)
 			c.send("Again", 1)
+
+			// The new log says everything by itself.
+			is = imageOf(t, c.b)
+			require.NoError(t, c.b.Close())
+			loseJournal(t, c.dir)
+			c.start(handOptions())
+			require.True(t, c.b.Recovery().Rebuilt)
+			require.Equal(t, is, imageOf(t, c.b))
 		})
 	}
 }

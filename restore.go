@@ -19,7 +19,11 @@ func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok boo
 	if f.dropped(q, cl) {
 		return m, false
 	}
-	f.b.restoreEntries(q, cl.offset, cl.offset+1)
+	if at := cl.offset; f.searchedIn != q || at < f.searched.From || at >= f.searched.To {
+		to := f.b.endOfDamage(q, at)
+		f.b.restoreEntries(q, at, to)
+		f.searchedIn, f.searched = q, span{From: at, To: to}
+	}
 	var e [1]consumequeue.Entry
 	if n, err := q.read(cl.offset, e[:]); n == 0 || err != nil || e[0].Size == 0 {
 		return m, false
@@ -122,6 +126,18 @@ func (c *cursor) fillHolesLocked() {
 	c.waiting = false
 	c.sound = max(c.sound, to)
 	c.scheduleLocked() // arrivals meanwhile, or another owner
+}
+
+// endOfDamage returns the first offset behind off whose entry leads to its
+// message. A stretch of damage is searched once, and not for each message in it.
+func (b *Broker) endOfDamage(q *queue, off Offset) Offset {
+	limit := min(off+maxHoles, q.entries.End())
+	for off++; off < limit; off++ {
+		if _, ok := b.resolves(q, off); ok {
+			break
+		}
+	}
+	return off
 }
 
 // endOfHoles returns the offset behind the run of holes that begins at off.

@@ -366,9 +366,9 @@ func (v *victim) sweep(t *testing.T) {
 	if *mutilateAll != "" {
 		v.everyByte(rnd, wounds, count)
 	} else {
-		n := 1500
+		n := 800
 		if testing.Short() {
-			n = 300
+			n = 200
 		}
 		for range n {
 			file := rnd.IntN(len(v.files))
@@ -384,9 +384,11 @@ func (v *victim) sweep(t *testing.T) {
 // before them.
 func (v *victim) everyByte(rnd *rand.Rand, wounds chan<- wound, count *tally) {
 	for i, f := range v.files {
-		fmt.Printf("%s: %s, %v so far\n", v.name, f.name, count)
 		first := max(0, f.used-64*kib)
 		for off := first; off < f.used; off++ {
+			if off%4096 == 0 {
+				fmt.Printf("%s: %s at %d; so far %v\n", v.name, f.name, off, count)
+			}
 			for _, kind := range woundKinds {
 				if *mutilateAll == "every" || kind == woundKinds[off%int64(len(woundKinds))] {
 					wounds <- v.wound(i, kind, off, rnd)

@@ -214,6 +214,7 @@ func (x *Index) Rebuild(from, to coord.Position, scan func(add func(hash uint64,
 	x.replace(func(next *state) {
 		next.spans = slices.Clone(next.spans)
 		next.spans[i] = s
+		delete(x.done, from)
 	})
 	return nil
 }
@@ -236,7 +237,7 @@ func (x *Index) Limit(to coord.Position) error {
 		return nil
 	}
 	x.replace(func(next *state) {
-		next.spans, next.covered = spans[:keep:keep], 0
+		next.spans, next.covered, x.done = spans[:keep:keep], 0, nil
 		if keep > 0 {
 			next.covered = spans[keep-1].to
 		}
@@ -301,7 +302,12 @@ func (x *Index) DropBefore(pos coord.Position) error {
 		return nil
 	}
 	// First the state, so that no new lookup wants what is about to go.
-	x.replace(func(next *state) { next.spans = slices.Clone(spans[n:]) })
+	x.replace(func(next *state) {
+		next.spans = slices.Clone(spans[n:])
+		for _, s := range spans[:n] {
+			delete(x.done, s.from)
+		}
+	})
 	return x.remove(spans[:n])
 }
 

@@ -1,5 +1,7 @@
 // Package keyindex finds messages by key: it maps the hash of a key to the
-// positions of the records that may carry it.
+// positions of the records that may carry it. What it calls a hash is any number
+// that is looked for: another index of its kind has the times of delayed
+// messages, and visits them in their order (Ascend).
 //
 // Pairs of the log's active part are in memory. Flush sorts those below a
 // position and writes them to one immutable file; nothing is merged later, and a
@@ -90,8 +92,9 @@ type Index struct {
 
 	tail *chunk // the last chunk of state; the adder's own
 
-	stateMu sync.Mutex // protects replacing state; no file is touched under it
-	fileMu  sync.Mutex // one at a time makes or removes files
+	stateMu sync.Mutex                // protects replacing state, and done; no file is touched under it
+	done    map[coord.Position]hashes // by the begin of a file: what Ascend need not look for in it
+	fileMu  sync.Mutex                // one at a time makes or removes files
 	closed  atomic.Bool
 }
 

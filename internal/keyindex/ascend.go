@@ -10,36 +10,45 @@ import (
 	"github.com/pocketmq/mq/internal/coord"
 )
 
-// Ascend calls visit with the pairs from (from, pos) on whose hash is below to,
-// ordered by hash and then by position, the lowest first, until it returns
-// false. (Where a hash is a time, that is the order of time.)
+// Range says which pairs Ascend visits: from From on, in its order, those with a
+// hash below To and a position below Below.
+type Range struct {
+	From  uint64
+	Pos   coord.Position // of the hash From, not below this position
+	To    uint64
+	Below coord.Position
+}
+
+// Ascend calls visit with the pairs of a range, ordered by hash and then by
+// position, the lowest first, until it returns false. (Where a hash is a time,
+// that is the order of time.)
 //
 // It holds no lock meanwhile, no file open, and one page of each file in memory;
 // of the pairs in memory it orders a copy. The order needs all files, so the first
 // one that is damaged ends it with a *CorruptError: Rebuild, and begin again. A
 // file that DropBefore takes meanwhile is left out.
-func (x *Index) Ascend(from uint64, pos coord.Position, to uint64, visit func(hash uint64, pos coord.Position) bool) error {
+func (x *Index) Ascend(r Range, visit func(hash uint64, pos coord.Position) bool) error {
 	if x.closed.Load() {
 		return ErrClosed
 	}
 	st := x.state.Load()
-	first := pair{from, pos}
-	sources := []source{st.ascending(first, to)}
+	first := pair{r.From, r.Pos}
+	sources := []source{st.ascending(r)}
 	for _, s := range st.spans {
-		if x.spent(s, from, to) {
+		if s.from >= r.Below || x.spent(s, r.From, r.To) {
 			continue
 		}
-		c := &cursor{x: x, reader: reader{span: s, path: x.path(s)}, to: to}
+		c := &cursor{x: x, reader: reader{span: s, path: x.path(s)}, to: r.To}
 		err := c.seek(first)
 		if err != nil && !x.droppedSince(s) {
 			return err
 		}
 		if err == nil && c.ok {
 			sources = append(sources, source{cursor: c})
-		} else if err == nil && pos == 0 {
-			x.spend(s, from, to)
+		} else if err == nil && r.Pos == 0 {
+			x.spend(s, r.From, r.To)
 		} else if err == nil {
-			x.spend(s, from+1, to)
+			x.spend(s, r.From+1, r.To)
 		}
 	}
 	for {
@@ -53,7 +62,7 @@ func (x *Index) Ascend(from uint64, pos coord.Position, to uint64, visit func(ha
 			return nil
 		}
 		s := &sources[least]
-		if !visit(s.pair.hash, s.pair.pos) {
+		if s.pair.pos < r.Below && !visit(s.pair.hash, s.pair.pos) {
 			return nil
 		}
 		if err := s.next(); err != nil && !x.droppedSince(s.cursor.span) {
@@ -117,13 +126,14 @@ func (s *source) sink(i int) {
 	}
 }
 
-// ascending is what memory has of the pairs from first on with a hash below to.
-func (st *state) ascending(first pair, to uint64) (s source) {
+// ascending is what memory has of a range.
+func (st *state) ascending(r Range) (s source) {
+	first := pair{r.From, r.Pos}
 	for _, c := range st.chunks {
 		n := int(c.n.Load())
 		for i, hash := range c.hashes[:n] {
 			p := pair{hash, c.positions[i]}
-			if hash < to && p.pos >= st.covered && !p.before(first) {
+			if hash < r.To && p.pos < r.Below && p.pos >= st.covered && !p.before(first) {
 				s.pairs = append(s.pairs, p)
 			}
 		}

@@ -27,7 +27,7 @@ func (p hashed) compare(q hashed) int {
 func ascend(t *testing.T, x *keyindex.Index, from uint64, pos coord.Position, to uint64, n int) []hashed {
 	t.Helper()
 	var got []hashed
-	require.NoError(t, x.Ascend(from, pos, to, func(hash uint64, pos coord.Position) bool {
+	require.NoError(t, x.Ascend(keyindex.Range{From: from, Pos: pos, To: to, Below: 1 << 62}, func(hash uint64, pos coord.Position) bool {
 		got = append(got, hashed{hash, pos})
 		return len(got) < n
 	}))
@@ -122,6 +122,28 @@ func TestAscendSpent(t *testing.T) {
 	require.Equal(t, []hashed{{5, 10}, {9, 20}}, ascend(t, x, 0, 0, 100, 9))
 }
 
+// TestAscendBelow: files from there on are not even opened.
+func TestAscendBelow(t *testing.T) {
+	t.Parallel()
+	fsys := vfs.NewMem(1 << 20)
+	x := open(t, fsys)
+	x.Add(3, 10)
+	x.Add(2, 20)
+	require.NoError(t, x.Flush(30))
+	x.Add(1, 30)
+	require.NoError(t, x.Flush(40))
+	x.Add(1, 40)
+	require.NoError(t, fsys.Remove(filepath.Join(dir, name(30, 40))))
+	for below, want := range map[coord.Position][]coord.Position{30: {20, 10}, 20: {10}, 0: nil} {
+		var got []coord.Position
+		require.NoError(t, x.Ascend(keyindex.Range{To: 9, Below: below}, func(_ uint64, pos coord.Position) bool {
+			got = append(got, pos)
+			return true
+		}))
+		require.Equal(t, want, got)
+	}
+}
+
 func TestAscendDamaged(t *testing.T) {
 	t.Parallel()
 	fsys := vfs.NewMem(1 << 20)
@@ -145,7 +167,7 @@ func TestAscendDamaged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			damage()
 			var bad *keyindex.CorruptError
-			require.ErrorAs(t, x.Ascend(0, 0, 100, none), &bad)
+			require.ErrorAs(t, x.Ascend(keyindex.Range{To: 100, Below: 100}, none), &bad)
 			require.ErrorAs(t, x.Among([]uint64{5}, func(int, coord.Position) {}), &bad)
 			require.NoError(t, x.Rebuild(bad.From, bad.To, func(add func(uint64, coord.Position)) error {
 				add(5, 10)
@@ -154,13 +176,13 @@ func TestAscendDamaged(t *testing.T) {
 			require.Equal(t, []hashed{{5, 10}, {6, 25}, {7, 35}}, ascend(t, x, 0, 0, 100, 9))
 		})
 	}
-	require.NoError(t, x.Ascend(0, 0, 100, func(uint64, coord.Position) bool {
+	require.NoError(t, x.Ascend(keyindex.Range{To: 100, Below: 100}, func(uint64, coord.Position) bool {
 		require.NoError(t, x.DropBefore(30)) // meanwhile
 		return true
 	}))
 	require.Equal(t, []hashed{{7, 35}}, ascend(t, x, 0, 0, 100, 9))
 	require.NoError(t, x.Close())
-	require.ErrorIs(t, x.Ascend(0, 0, 100, none), keyindex.ErrClosed)
+	require.ErrorIs(t, x.Ascend(keyindex.Range{To: 100, Below: 100}, none), keyindex.ErrClosed)
 	require.ErrorIs(t, x.Among([]uint64{1}, nil), keyindex.ErrClosed)
 }
 
@@ -177,6 +199,6 @@ func BenchmarkAscend(b *testing.B) {
 	}
 	for b.Loop() {
 		n := 0
-		require.NoError(b, x.Ascend(1<<20, 0, 1<<63, func(uint64, coord.Position) bool { n++; return n < 1<<16 }))
+		require.NoError(b, x.Ascend(keyindex.Range{From: 1 << 20, To: 1 << 63, Below: 1 << 62}, func(uint64, coord.Position) bool { n++; return n < 1<<16 }))
 	}
 }

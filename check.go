@@ -8,6 +8,7 @@ import (
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/keyindex"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -25,7 +26,9 @@ var errEnough = errors.New("mq: check: too many flaws")
 //   - every message in the log has its entry, so that offsets are dense. Offsets
 //     that no message in the log has (it was lost to damage) are no flaw;
 //   - keys lead to the messages that have them (of large stores, a sample);
-//   - what groups have consumed lies within their queues.
+//   - what groups have consumed lies within their queues;
+//   - as many messages wait for their time as are counted, and they are found by
+//     it (of many, a sample).
 //
 // Nil means that all of this holds. What is damaged comes back joined, at most
 // 20 flaws, each of which is an ErrCorrupt. Senders and consumers may go on
@@ -42,6 +45,9 @@ func (b *Broker) Check(ctx context.Context) error {
 	err := c.allEntries()
 	if err == nil {
 		err = b.log.Scan(b.log.Start(), c.written, c.record)
+	}
+	if err == nil {
+		c.counts()
 	}
 	switch {
 	case errors.Is(err, errEnough) || err == nil:
@@ -63,6 +69,11 @@ type checker struct {
 
 	keyed  int // messages with keys so far
 	stride int // of them, every so many are looked up
+
+	start   coord.Position // of the log when the check began
+	waiting waitingState   // what is counted
+	found   map[coord.TopicID]int64
+	delayed int // found so far
 }
 
 // checkedQueue is a queue and where it ended when the check began.
@@ -76,7 +87,8 @@ func (c *checker) begin() {
 	c.stride = 1
 	s := &c.b.state
 	c.b.log.Exclusive(func() {
-		c.written = c.b.log.Written()
+		c.written, c.start = c.b.log.Written(), c.b.log.Start()
+		c.waiting, c.found = c.b.timer.capture(), map[coord.TopicID]int64{}
 		for _, t := range s.topics {
 			for _, q := range *t.queues.Load() {
 				c.queues = append(c.queues, checkedQueue{q, q.entries.End()})
@@ -194,19 +206,87 @@ func (c *checker) resolve(q checkedQueue, offsets []Offset, refs []commitlog.Ref
 	})
 }
 
-// record checks that a record of the log has its place in the indexes.
+// record checks a record of the log.
 func (c *checker) record(r commitlog.Record) error {
 	if err := c.enough(); err != nil {
 		return err
 	}
-	if record.KindOf(r.Payload) != record.KindMessage {
+	var v record.View
+	var err error
+	switch record.KindOf(r.Payload) {
+	case record.KindMessage:
+		err = record.DecodeMessage(r.Payload, &v)
+	case record.KindDelayed:
+		if err = record.DecodeDelayed(r.Payload, &v); err == nil {
+			c.waits(&v, r.Position)
+			return nil
+		}
+	case record.KindSettle:
+		var s record.Settle
+		if s, err = record.DecodeSettle(r.Payload); err == nil {
+			c.settled(s)
+			return nil
+		}
+	default:
 		return nil
 	}
-	var v record.View
-	if err := record.DecodeMessage(r.Payload, &v); err != nil {
+	if err != nil {
 		c.flaw("position %d: %v", r.Position, err)
 		return nil
 	}
+	c.message(&v, r.Position)
+	return nil
+}
+
+// waits checks a message that waits, or has waited.
+func (c *checker) waits(v *record.View, at coord.Position) {
+	due := record.Due{At: v.DeliverAt(), Position: at}
+	if due.Compare(c.waiting.mark) <= 0 {
+		return
+	}
+	c.found[v.Topic]++
+	c.delayed++
+	if c.delayed > keysPerStride && c.delayed%keysPerStride != 0 {
+		return
+	}
+	found := false
+	err := c.b.timer.mended(func() error {
+		r := keyindex.Range{From: uint64(due.At), Pos: at, To: uint64(due.At) + 1, Below: at + 1}
+		return c.b.timer.index.Ascend(r, func(_ uint64, pos coord.Position) bool {
+			found = pos == at
+			return false
+		})
+	})
+	gone := false
+	c.b.log.Exclusive(func() { gone = c.b.state.topics[v.Topic] == nil })
+	if (err != nil || !found) && !gone && at >= c.b.log.Start() {
+		c.flaw("position %d: a message that waits until %d is not found by its time (%v)", at, due.At, err)
+	}
+}
+
+// settled counts down what is settled of that.
+func (c *checker) settled(s record.Settle) {
+	if s.Due.Compare(c.waiting.mark) > 0 && s.Due.Position >= c.start {
+		c.found[s.Topic]--
+	}
+}
+
+// counts compares how many messages wait with how many are counted.
+func (c *checker) counts() {
+	if c.b.log.Start() != c.start {
+		return // some were carried forward meanwhile
+	}
+	c.b.log.Exclusive(func() {
+		for id, t := range c.b.state.topics {
+			if c.found[id] != c.waiting.counts[id] {
+				c.flaw("topic %q: %d messages wait for their time, and %d are counted", t.name, c.found[id], c.waiting.counts[id])
+			}
+		}
+	})
+}
+
+// message checks that a message of the log has its place in the indexes.
+func (c *checker) message(v *record.View, at coord.Position) {
 	var q *queue
 	c.b.log.Exclusive(func() {
 		if t := c.b.state.topics[v.Topic]; t != nil && int(v.Queue) < len(*t.queues.Load()) {
@@ -214,19 +294,18 @@ func (c *checker) record(r commitlog.Record) error {
 		}
 	})
 	if q == nil || v.Offset < q.entries.Min() {
-		return nil // of a deleted topic, or dropped
+		return // of a deleted topic, or dropped
 	}
 	var e [1]consumequeue.Entry
 	n, err := q.entries.Read(v.Offset, e[:])
-	if n == 1 && err == nil && e[0].Position == r.Position {
-		c.keys(q, &v, r.Position)
-		return nil
+	if n == 1 && err == nil && e[0].Position == at {
+		c.keys(q, v, at)
+		return
 	}
 	if v.Offset < q.entries.Min() || q.topic.deleted.Load() {
-		return nil
+		return
 	}
-	c.flaw("%v offset %d: the message at position %d has no entry, but %+v (%v)", q.name(), v.Offset, r.Position, e[0], err)
-	return nil
+	c.flaw("%v offset %d: the message at position %d has no entry, but %+v (%v)", q.name(), v.Offset, at, e[0], err)
 }
 
 // keysPerStride is after how many lookups only every second further one is made:

@@ -20,19 +20,24 @@ import (
 //
 //	item:    | length u32 | at u64 | payload |
 //	payload: a record (its first byte is a record.Kind), or
-//	 header: | 0xF0 | store u64 | from u64 | to u64 | epoch u32 | keys from u64 | keys to u64 |
+//	 header: | 0xF0 | store u64 | from u64 | to u64 | epoch u32 | keys from u64 | keys to u64 | times from u64 | times to u64 |
 //	 queue:  | 0xF1 | topic u64 | queue u32 | min u64 | flushed u64 | entries × 20 |
+//	 delay:  | 0xF2 | mark's time u64 | its position u64 | topics × { topic u64, waiting u64 } |
 //
 // It is fuzzy: captured piece by piece while senders go on. from is how far the
 // log was written before the capture began, so everything below it is in; what
 // lies above may be in or not, and replaying it from there changes nothing
 // twice. to is how far it was written afterwards: nothing above it is in, and
-// the log is synced up to it before the checkpoint is.
+// the log is synced up to it before the checkpoint is. The one thing that counts,
+// and so must not be replayed twice, is how many messages wait for their time:
+// that is what it was at from.
 const (
 	itemHeader  = 0xF0
 	itemQueue   = 0xF1
+	itemWaiting = 0xF2
 	itemPrefix  = 4 + 8
-	headerBytes = 1 + 3*8 + 4 + 2*8
+	headerBytes = 1 + 3*8 + 4 + 4*8
+	countBytes  = 8 + 8
 	queueBytes  = 1 + 8 + 4 + 2*8
 )
 
@@ -64,7 +69,7 @@ func (b *Broker) checkpoint(clean bool) error {
 // tidy is what a memory broker does instead: there is nothing to come back to,
 // but what has been dropped must make room.
 func (b *Broker) tidy() error {
-	err := errors.Join(b.keys.Flush(b.log.Written()), b.entries.Flush())
+	err := errors.Join(b.keys.Flush(b.log.Written()), b.timer.index.Flush(b.log.Written()), b.entries.Flush())
 	b.capture() // notes which entries are still needed
 	return errors.Join(err, b.entries.Sweep())
 }
@@ -73,24 +78,33 @@ func (b *Broker) tidy() error {
 // before they go to a file without waiting for the next checkpoint.
 const pendingKeys = 16 * mib
 
-// flushKeys bounds the key hashes in memory. A file made between checkpoints is
-// removed again when the store is opened from the one before.
+// flushKeys bounds the key hashes and times in memory. A file made between
+// checkpoints is removed again when the store is opened from the one before.
 func (b *Broker) flushKeys() error {
-	if b.keys.Pending() < pendingKeys {
-		return nil
+	var errs []error
+	if b.keys.Pending() >= pendingKeys {
+		errs = append(errs, b.keys.Flush(b.log.Written()))
 	}
-	return b.keys.Flush(b.log.Written())
+	if b.timer.index.Pending() >= pendingTimes {
+		errs = append(errs, b.timer.index.Flush(b.log.Written()))
+	}
+	return errors.Join(errs...)
 }
 
 func (b *Broker) writeCheckpoint(clean bool) error {
-	from := b.log.Written()
+	var from coord.Position
+	var waiting waitingState
+	b.log.Exclusive(func() { from, waiting = b.log.Written(), b.timer.capture() })
 	if err := b.keys.Flush(from); err != nil {
+		return err
+	}
+	if err := b.timer.index.Flush(from); err != nil {
 		return err
 	}
 	if err := b.entries.Flush(); err != nil {
 		return err
 	}
-	items := b.capture()
+	items := appendItem(b.capture(), 0, waiting.encode())
 	to, err := b.settledEnd()
 	if err != nil {
 		return err
@@ -134,7 +148,10 @@ func (b *Broker) checkpointHeader(from, to coord.Position) []byte {
 	header = binary.LittleEndian.AppendUint64(header, uint64(to))
 	header = binary.LittleEndian.AppendUint32(header, b.log.Epoch())
 	header = binary.LittleEndian.AppendUint64(header, uint64(keysFrom))
-	return binary.LittleEndian.AppendUint64(header, uint64(keysTo))
+	header = binary.LittleEndian.AppendUint64(header, uint64(keysTo))
+	timesFrom, timesTo := b.timer.index.Bounds()
+	header = binary.LittleEndian.AppendUint64(header, uint64(timesFrom))
+	return binary.LittleEndian.AppendUint64(header, uint64(timesTo))
 }
 
 // capture encodes the fold. Only lists of what there is, and each single piece,
@@ -253,6 +270,7 @@ func (b *Broker) restore() (commitlog.Start, error) {
 		return start, err
 	}
 	start.Clean = last.Clean
+	b.timer.restore()
 	b.upkeep.checkpointed.Store(int64(start.From))
 	return start, nil
 }
@@ -290,9 +308,15 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 			return err
 		}
 		b.keys.Expect(h.keysFrom, h.keysTo)
+		if err := b.timer.index.Limit(start.From); err != nil {
+			return err
+		}
+		b.timer.index.Expect(h.timerFrom, h.timerTo)
 		return nil
 	case itemQueue:
 		return b.restoreQueue(payload, start.Synced)
+	case itemWaiting:
+		return b.timer.restored.decode(payload)
 	}
 	return b.restoreRecord(payload, at)
 }
@@ -322,6 +346,8 @@ type itemHead struct {
 	from, to         coord.Position
 	epoch            uint32
 	keysFrom, keysTo coord.Position
+
+	timerFrom, timerTo coord.Position
 }
 
 func decodeItemHeader(payload []byte) (itemHead, error) {
@@ -335,6 +361,9 @@ func decodeItemHeader(payload []byte) (itemHead, error) {
 		epoch:    binary.LittleEndian.Uint32(payload[25:]),
 		keysFrom: coord.Position(binary.LittleEndian.Uint64(payload[29:])),
 		keysTo:   coord.Position(binary.LittleEndian.Uint64(payload[37:])),
+
+		timerFrom: coord.Position(binary.LittleEndian.Uint64(payload[45:])),
+		timerTo:   coord.Position(binary.LittleEndian.Uint64(payload[53:])),
 	}, nil
 }
 

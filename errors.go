@@ -73,6 +73,11 @@ var (
 	ErrMessageNotFound = errors.New("mq: message not found")
 )
 
+// ErrNotWaiting says that a message does not wait for its time: it has been
+// delivered or recalled, was never delayed, its topic is gone, or it is not of
+// this store.
+var ErrNotWaiting = errors.New("mq: message is not waiting")
+
 // Errors of groups.
 var (
 	// ErrGroupKind says that the living members of the group are of another

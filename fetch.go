@@ -56,7 +56,7 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		if err == nil {
 			err = decodeAs(q, cl.offset, r, &v)
 		}
-		if err != nil && f.fatal(err) {
+		if err != nil && fatal(err) {
 			out.err = err
 			return false
 		}
@@ -94,7 +94,7 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 
 // fatal reports whether err is not about one record: the log cannot be read at
 // all, or the system could not read just now. What was not read is not lost.
-func (f *fetcher) fatal(err error) bool {
+func fatal(err error) bool {
 	var refused syscall.Errno
 	return errors.As(err, &refused) || errors.Is(err, commitlog.ErrClosed) ||
 		!errors.Is(err, ErrCorrupt) && !errors.Is(err, commitlog.ErrNotFound)
@@ -147,8 +147,12 @@ func (f *fetcher) fill(m *Message, q *queue, v *record.View, r commitlog.Record)
 	}
 }
 
-// again fills what a message says that is stored once more.
+// again fills what a message says that is stored once more, or is to be.
 func (m *Message) again(a *record.Again) {
+	if a.DeliverAt != 0 {
+		m.DeliverAt = time.UnixMilli(a.DeliverAt)
+		m.Offset = -1
+	}
 	if a.Identity != (record.Identity{}) {
 		m.ID.epoch, m.ID.position = a.Identity.Epoch, a.Identity.Position
 	}

@@ -23,8 +23,10 @@ func checkpointSeeds() [][]byte {
 		head = binary.LittleEndian.AppendUint64(head, n)
 	}
 	head = binary.LittleEndian.AppendUint32(head, 3)
-	head = binary.LittleEndian.AppendUint64(head, 0)
-	head = binary.LittleEndian.AppendUint64(head, 4096)
+	for range 2 {
+		head = binary.LittleEndian.AppendUint64(head, 0)
+		head = binary.LittleEndian.AppendUint64(head, 4096)
+	}
 	queue := []byte{itemQueue}
 	queue = binary.LittleEndian.AppendUint64(queue, 64)
 	queue = binary.LittleEndian.AppendUint32(queue, 1)

@@ -43,13 +43,30 @@ type Message struct {
 	// Body is the payload. Empty is legal.
 	Body []byte
 
+	// One of the next three makes the message wait: nobody sees it before its
+	// time, at most ten years ahead. Times count in milliseconds, rounded up, by
+	// the system's clock. A time that is past delivers at once. A message that is
+	// received has none of them.
+
+	// DeliverAt is when the message is delivered.
+	DeliverAt time.Time
+
+	// Delay is how long after it is sent the message is delivered.
+	Delay time.Duration
+
+	// DelayLevel is one of RocketMQ's delay levels, from 1: 1s 5s 10s 30s 1m 2m 3m
+	// 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h. One above 18 is 18, as there.
+	DelayLevel int
+
 	// The fields below are filled by a delivery. Send* neither reads nor writes
 	// them.
 
-	// ID names this message for ever.
+	// ID names this message for ever: it is the one that Send returned, also when
+	// the message was stored again since then, as one is that has waited.
 	ID MessageID
 
-	// Queue and Offset say where in the topic the message lies.
+	// Queue and Offset say where in the topic the message lies. The offset is -1
+	// while it waits for its time.
 	Queue  QueueID
 	Offset Offset
 
@@ -82,7 +99,9 @@ type SendResult struct {
 	ID     MessageID
 	Topic  string
 	Queue  QueueID
-	Offset Offset
+	Offset Offset // -1 if the message waits: it gets one when it is delivered
+
+	deliverAt int64 // Unix ms; 0: it does not wait
 }
 
 // MessageID names a message for ever: the store it is in, the epoch of that

@@ -328,7 +328,7 @@ func copyStore(t testing.TB, from, to string) {
 	t.Helper()
 	for {
 		err := os.MkdirAll(to, 0o700)
-		for _, part := range []string{"journal", "consumequeue", "index", "commitlog"} {
+		for _, part := range []string{"journal", "consumequeue", "index", "timer", "commitlog"} {
 			err = errors.Join(err, copyTree(filepath.Join(from, part), filepath.Join(to, part)))
 		}
 		if err == nil {

@@ -37,7 +37,8 @@ type Broker struct {
 
 	// Guarded by the append lock (commitlog: Append and Exclusive).
 	state  state
-	sealed bool // Close has begun: nothing more is appended
+	timer  timer // has parts of its own beside
+	sealed bool  // Close has begun: nothing more is appended
 
 	// members serializes what changes who consumes what: joining, leaving,
 	// resets, topics growing and going. Lock order: members, then a group's mu,
@@ -138,6 +139,7 @@ func newBroker(opts Options, fs vfs.FS, dir string) *Broker {
 	b := &Broker{opts: opts, dir: dir, fs: fs, closing: make(chan struct{}), consumers: map[*member]struct{}{}}
 	b.names = newNames()
 	b.state.b = b
+	b.timer.init(b)
 	b.state.clear()
 	b.callback.init(b)
 	b.upkeep.init(b)
@@ -218,7 +220,7 @@ func (b *Broker) Close() error {
 
 // shut runs the stages of Close, each of which relies on the one before:
 //
-//  1. consumers: their last acks are appended
+//  1. consumers: their last acks are appended; deliveries of delayed messages
 //  2. seal: from here nothing is appended, so the log has its final end
 //  3. sync: pending sends are answered by it, callbacks are run
 //  4. checkpoint of that end, marked clean
@@ -229,6 +231,7 @@ func (b *Broker) shut() error {
 	for _, m := range b.living() {
 		m.close()
 	}
+	b.timer.stop()
 	b.log.Exclusive(func() { b.sealed = true })
 	errs := []error{b.log.Sync(context.Background())}
 	b.callback.stop()
@@ -251,6 +254,9 @@ func (b *Broker) release() error {
 	}
 	if b.keys != nil {
 		errs = append(errs, b.keys.Close())
+	}
+	if b.timer.index != nil {
+		errs = append(errs, b.timer.index.Close())
 	}
 	if b.journal != nil {
 		errs = append(errs, b.journal.Close())

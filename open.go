@@ -129,15 +129,15 @@ func (b *Broker) open() error {
 func (b *Broker) forget() error {
 	b.state.clear()
 	b.names = newNames()
-	err := errors.Join(b.entries.Close(), b.keys.Close())
-	for _, name := range []string{"consumequeue", "index"} {
+	err := errors.Join(b.entries.Close(), b.keys.Close(), b.timer.index.Close())
+	for _, name := range []string{"consumequeue", "index", "timer"} {
 		err = errors.Join(err, b.fs.RemoveAll(b.path(name)), b.fs.MkdirAll(b.path(name)))
 	}
 	return errors.Join(err, b.openFolders())
 }
 
 func (b *Broker) openIndexes() (err error) {
-	for _, name := range []string{"commitlog", "consumequeue", "index"} {
+	for _, name := range []string{"commitlog", "consumequeue", "index", "timer"} {
 		if err := b.fs.MkdirAll(b.path(name)); err != nil {
 			return fmt.Errorf("%w: %w", ErrDirectory, err)
 		}
@@ -191,6 +191,10 @@ func (b *Broker) openFolders() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
+	b.timer.index, err = keyindex.Open(b.fs, b.path("timer"))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
 	return nil
 }
 
@@ -209,7 +213,9 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 	}
 	log, found, err := commitlog.Open(opts, start, replay)
 	if errors.Is(err, ErrDiskFull) && b.upkeep.spendReserve() {
-		// Ending the epoch takes a frame. Folding everything again is harmless.
+		// Ending the epoch takes a frame. Folding everything again is harmless, but
+		// for what is counted.
+		b.timer.restore()
 		log, found, err = commitlog.Open(opts, start, replay)
 	}
 	if err != nil {
@@ -218,7 +224,10 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 	b.log = log
 	if rebuild {
 		b.state.applyStarts()
-		if err := b.foldContent(context.Background()); err != nil {
+		b.state.second = true
+		err := b.foldContent(context.Background())
+		b.state.second = false
+		if err != nil {
 			return err
 		}
 	}
@@ -285,7 +294,8 @@ func (b *Broker) begin() error {
 	b.state.settleEnds()
 	b.state.forgetHands(b.log.Epoch())
 	b.trimQueues(b.log.Start())
-	if err := b.keys.DropBefore(b.log.Start()); err != nil { // a crash may have cut that short
+	err := errors.Join(b.keys.DropBefore(b.log.Start()), b.timer.index.DropBefore(b.log.Start()))
+	if err != nil { // a crash may have cut that short
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	if b.journal != nil {
@@ -299,6 +309,7 @@ func (b *Broker) begin() error {
 	}
 	b.upkeep.start()
 	b.callback.start()
+	b.timer.start()
 	return nil
 }
 

@@ -281,6 +281,15 @@ func (p *Producer) check(m *Message, o *outgoing) error {
 	o.head.ShardingKey = m.ShardingKey
 	o.head.Keys = m.Keys
 	o.head.Properties = m.Properties
+	if m.Delay != 0 || m.DelayLevel != 0 || !m.DeliverAt.IsZero() {
+		at, err := deliverAt(m)
+		if err != nil {
+			return err
+		}
+		if at != 0 {
+			o.head.Again = &record.Again{DeliverAt: at}
+		}
+	}
 	size, err := o.head.HeadSize()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidMessage, err)
@@ -347,6 +356,8 @@ func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []
 		}
 		for i := range out {
 			b.place(f, &out[i])
+			b.state.messages++
+			b.state.bodyBytes += int64(len(out[i].message.Body))
 		}
 		return nil
 	})
@@ -369,17 +380,19 @@ func layoutOf(out []outgoing) (layout commitlog.Layout) {
 // place writes one message into the frame and folds it. The append lock is
 // held: this is the critical section of every send.
 func (b *Broker) place(f *commitlog.Frame, o *outgoing) {
+	if o.head.Again != nil && o.head.Again.DeliverAt != 0 {
+		b.placeDelayed(f, o)
+		return
+	}
 	entries := o.queue.entries
 	o.head.Offset = entries.End()
 	o.head.StoredAt = f.Now()
 	dst, at, size := f.Next(o.headSize, o.message.Body, o.bodyHash)
 	o.head.PutHead(dst)
 	entries.Append(consumequeue.Entry{Position: at, Size: size, Tag: o.tagHash})
-	if len(o.head.Keys) > 0 {
+	if len(o.head.Keys) > 0 || o.head.Again != nil {
 		b.placeKeys(o, at)
 	}
-	b.state.messages++
-	b.state.bodyBytes += int64(len(o.message.Body))
 	o.durability = o.topic.durable()
 	o.result = SendResult{
 		ID:     MessageID{store: b.log.StoreID(), epoch: f.Epoch(), position: at},
@@ -389,10 +402,35 @@ func (b *Broker) place(f *commitlog.Frame, o *outgoing) {
 	}
 }
 
-// placeKeys indexes the keys of a message. The append lock is held.
+// placeDelayed is place for a message that waits. Its time is not before what
+// has been taken out to be delivered, or it would never be looked at.
+func (b *Broker) placeDelayed(f *commitlog.Frame, o *outgoing) {
+	a := o.head.Again
+	a.DeliverAt = max(a.DeliverAt, b.timer.near.floor)
+	o.head.StoredAt = f.Now()
+	dst, at, _ := f.Next(o.headSize, o.message.Body, o.bodyHash)
+	o.head.PutHead(dst)
+	b.timer.add(o.topic, record.Due{At: a.DeliverAt, Position: at})
+	if a.Identity != (record.Identity{}) {
+		b.addIdentity(a.Identity, at)
+	}
+	o.durability = o.topic.durable()
+	o.result = SendResult{
+		ID:     b.idOf(a.Identity, f.Epoch(), at),
+		Topic:  o.topic.name,
+		Queue:  o.queue.id,
+		Offset: -1, deliverAt: a.DeliverAt,
+	}
+}
+
+// placeKeys indexes the keys of a message, and the id it was first stored under.
+// The append lock is held.
 func (b *Broker) placeKeys(o *outgoing, at coord.Position) {
 	for _, key := range o.head.Keys {
 		b.keys.Add(keyHash(o.topic.id, key), at)
+	}
+	if a := o.head.Again; a != nil && a.Identity != (record.Identity{}) {
+		b.addIdentity(a.Identity, at)
 	}
 	if b.keys.Pending() > pendingKeys {
 		b.upkeep.wantFlush()

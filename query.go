@@ -26,8 +26,27 @@ func keyHash(t coord.TopicID, key string) uint64 {
 	return d.Sum64()
 }
 
-// MessageByID returns the message of that id. Errors: ErrMessageNotFound,
-// ErrCorrupt, ErrClosed.
+// addIdentity makes a message that is stored at a position found by the id that
+// it was first stored under.
+func (b *Broker) addIdentity(id record.Identity, at coord.Position) {
+	b.keys.Add(identityHash(id), at)
+	if b.keys.Pending() > pendingKeys {
+		b.upkeep.wantFlush()
+	}
+}
+
+// identityHash is the hash of a first id in the key index. No key meets it but
+// by chance: topic 0 is none.
+func identityHash(id record.Identity) uint64 {
+	var raw [8 + 4 + 8]byte
+	binary.LittleEndian.PutUint32(raw[8:], id.Epoch)
+	binary.LittleEndian.PutUint64(raw[12:], uint64(id.Position))
+	return xxhash.Sum64(raw[:])
+}
+
+// MessageByID returns the message of that id, also one that waits for its time
+// (then its Offset is -1), or has waited. Errors: ErrMessageNotFound, ErrCorrupt,
+// ErrClosed.
 func (b *Broker) MessageByID(id MessageID) (*Message, error) {
 	if err := b.alive(); err != nil {
 		return nil, err
@@ -40,9 +59,37 @@ func (b *Broker) MessageByID(id MessageID) (*Message, error) {
 		err = commitlog.ErrNotFound
 	}
 	if errors.Is(err, commitlog.ErrNotFound) {
+		m, err = b.messageAgain(id)
+	}
+	if errors.Is(err, commitlog.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %v", ErrMessageNotFound, id)
 	}
 	return m, err
+}
+
+// messageAgain returns the message of that id if it waits, or was stored again
+// since it was first stored.
+func (b *Broker) messageAgain(id MessageID) (*Message, error) {
+	w, err := b.timer.find(id)
+	if err == nil {
+		return &w.message, nil
+	}
+	if !errors.Is(err, ErrNotWaiting) {
+		return nil, err
+	}
+	var m *Message
+	err = commitlog.ErrNotFound
+	failed := b.identified(id, func(pos coord.Position) (more bool) {
+		m, err = b.messageAt(commitlog.Ref{Position: pos}, func(v *record.View) bool { return v.Identity() == id.identity() })
+		return errors.Is(err, commitlog.ErrNotFound)
+	})
+	if err == nil {
+		return m, nil
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return nil, err
 }
 
 // messageAt reads a message that its queue still has. A position alone does not

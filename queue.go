@@ -127,10 +127,7 @@ func (b *Broker) OffsetAt(name Queue, t time.Time) (Offset, error) {
 // message that cannot be read (damaged, or dropped meanwhile) counts as older,
 // so that the search goes on above it.
 func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {
-	ms := t.UnixMilli()
-	if t.After(time.UnixMilli(ms)) {
-		ms++ // stored times have whole milliseconds: round up to the next one
-	}
+	ms := ceilMilli(t) // stored times have whole milliseconds
 	low, high := q.entries.Min(), q.entries.End()
 	for low < high {
 		mid := low + (high-low)/2

@@ -314,9 +314,8 @@ func (r *repairer) fold(end coord.Position, topics []record.Topic) error {
 	}
 	log, _, err := commitlog.Open(b.logOptions(), commitlog.Start{Synced: end}, func(rec commitlog.Record) error {
 		switch {
-		case record.KindOf(rec.Payload) == record.KindMessage:
-			return nil
-		case r.checkpoint == nil:
+		case record.KindOf(rec.Payload) == record.KindSettle: // a matter of the second pass
+		case r.checkpoint == nil || record.KindOf(rec.Payload) == record.KindMessage:
 			_ = b.state.rebuildState(rec) // what makes no sense was reported
 		case rec.Position >= r.head.from:
 			_ = b.state.applyState(rec.Payload, rec.Position)
@@ -331,7 +330,10 @@ func (r *repairer) fold(end coord.Position, topics []record.Topic) error {
 		b.state.topic(&topics[i], 0)
 	}
 	b.state.applyStarts()
-	if err := b.foldContent(r.ctx); err != nil {
+	b.state.second = true
+	err = b.foldContent(r.ctx)
+	b.state.second = false
+	if err != nil {
 		return err
 	}
 	for key, end := range r.ends {
@@ -350,7 +352,7 @@ func (r *repairer) foldNames() error {
 		return fmt.Errorf("%w: the journal changed meanwhile", ErrDirectory)
 	}
 	return eachItem(found.Last.Body, func(payload []byte, at coord.Position) error {
-		if payload[0] == itemHeader || payload[0] == itemQueue {
+		if payload[0] == itemHeader || payload[0] == itemQueue || payload[0] == itemWaiting {
 			return nil
 		}
 		return r.to.restoreRecord(payload, at)

@@ -161,22 +161,41 @@ func endOfHoles(q *queue, off Offset) Offset {
 // rebuildKeys makes a file of the key index, which is damaged or missing, from
 // the part of the log that it covers.
 func (b *Broker) rebuildKeys(bad *keyindex.CorruptError) error {
-	b.opts.Logger.Warn("key index: made again from the log", "file", bad.File, "err", bad.Err)
-	return b.keys.Rebuild(bad.From, bad.To, func(add func(uint64, coord.Position)) error {
-		err := b.log.Scan(max(bad.From, b.log.Start()), bad.To, func(r commitlog.Record) error {
-			var v record.View
-			if record.KindOf(r.Payload) != record.KindMessage || record.DecodeMessage(r.Payload, &v) != nil {
-				return nil
+	return b.rebuildIndex(b.keys, bad, func(payload []byte, pos coord.Position, add func(uint64, coord.Position)) {
+		var v record.View
+		switch record.KindOf(payload) {
+		case record.KindMessage:
+			if record.DecodeMessage(payload, &v) != nil {
+				return
 			}
 			for fs := v.Fields(); fs.Next(); {
 				if fs.Field.Type == record.FieldKey {
-					add(keyHash(v.Topic, string(fs.Field.Value)), r.Position)
+					add(keyHash(v.Topic, string(fs.Field.Value)), pos)
 				}
 			}
+		case record.KindDelayed:
+			if record.DecodeDelayed(payload, &v) != nil {
+				return
+			}
+		default:
+			return
+		}
+		if id := v.Identity(); id != (record.Identity{}) {
+			add(identityHash(id), pos)
+		}
+	})
+}
+
+// rebuildIndex makes a file of an index again. pairs adds those of a record.
+func (b *Broker) rebuildIndex(x *keyindex.Index, bad *keyindex.CorruptError, pairs func([]byte, coord.Position, func(uint64, coord.Position))) error {
+	b.opts.Logger.Warn("index file: made again from the log", "file", bad.File, "err", bad.Err)
+	return x.Rebuild(bad.From, bad.To, func(add func(uint64, coord.Position)) error {
+		err := b.log.Scan(max(bad.From, b.log.Start()), bad.To, func(r commitlog.Record) error {
+			pairs(r.Payload, r.Position, add)
 			return nil
 		})
 		if errors.Is(err, ErrCorrupt) {
-			return nil // what is damaged has no keys
+			return nil // what is damaged has no pairs
 		}
 		return err
 	})

@@ -2,6 +2,7 @@ package mq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"time"
@@ -36,7 +37,8 @@ func allocated(segments []commitlog.Segment) (bytes int64) {
 // retain drops the segments that are too old or too much, oldest first.
 //
 // What is still in force in them goes first: topics, groups and starts whose
-// newest record lies there are appended again. Then the log writes down its new
+// newest record lies there, and messages that wait for their time, are appended
+// again. Then the log writes down its new
 // start, synced, and unlinks. So a crash at any step leaves a log that folds to
 // the same: either the old records are still there, or the new ones are.
 func (b *Broker) retain(ctx context.Context) error {
@@ -50,7 +52,7 @@ func (b *Broker) retain(ctx context.Context) error {
 	if err := b.log.DropBefore(ctx, end); err != nil {
 		return b.noted(err)
 	}
-	if err := b.keys.DropBefore(end); err != nil {
+	if err := errors.Join(b.keys.DropBefore(end), b.timer.index.DropBefore(end)); err != nil {
 		return err
 	}
 	b.upkeep.dropped.Add(int64(segments))
@@ -91,6 +93,9 @@ func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
 		}
 		if heldBy == "" && !b.opts.Retention.DropUnconsumed {
 			heldBy = b.holder(s.End)
+		}
+		if heldBy == "" && !b.tooOld(s) && b.timer.mostlyWaits(s) {
+			heldBy = HeldByWaiting
 		}
 		if heldBy != "" {
 			held += s.Bytes
@@ -194,7 +199,7 @@ func (b *Broker) carryForward(ctx context.Context, end coord.Position) error {
 			return err
 		}
 	}
-	return nil
+	return b.timer.carryForward(ctx, end)
 }
 
 // carried returns the record that stands for the topic when the segments that

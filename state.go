@@ -30,6 +30,7 @@ type state struct {
 	ack    record.Ack // reused by every decoding
 	hand   record.Handout
 	starts []keptStart // of a rebuild under way
+	second bool        // the second pass of a rebuild
 
 	// Counters of Stats.
 	messages, bodyBytes, acked int64
@@ -38,6 +39,7 @@ type state struct {
 // clear makes it the fold over nothing.
 func (s *state) clear() {
 	s.topics, s.groups = map[coord.TopicID]*topic{}, map[coord.GroupID]*group{}
+	s.b.timer.mark, s.b.timer.waiting, s.b.timer.restored = record.Due{}, 0, waitingState{}
 }
 
 // stateRecord is a record that is not a message: it is sized, written and then
@@ -120,6 +122,12 @@ func (s *state) applyState(payload []byte, at coord.Position) error {
 			return err
 		}
 		s.start(&r, at)
+	case record.KindSettle:
+		r, err := record.DecodeSettle(payload)
+		if err != nil {
+			return err
+		}
+		s.b.timer.settle(s.topics[r.Topic], r.Due, at)
 	}
 	return nil
 }
@@ -134,14 +142,24 @@ type keptStart struct {
 // starts for applyStarts: the records that name their groups and topics may have
 // been carried forward behind them.
 func (s *state) rebuildState(r commitlog.Record) error {
-	if record.KindOf(r.Payload) != record.KindStart {
-		return s.applyState(r.Payload, r.Position)
+	switch record.KindOf(r.Payload) {
+	case record.KindStart:
+		start, err := record.DecodeStart(r.Payload)
+		if err == nil {
+			s.starts = append(s.starts, keptStart{start, r.Position})
+		}
+		return err
+	case record.KindMessage:
+		var v record.View
+		err := record.DecodeMessage(r.Payload, &v)
+		if err == nil {
+			s.b.timer.deliver(nil, v.Due()) // the second pass counts what waits above the last mark
+		}
+		return err
+	case record.KindSettle:
+		return nil
 	}
-	start, err := record.DecodeStart(r.Payload)
-	if err == nil {
-		s.starts = append(s.starts, keptStart{start, r.Position})
-	}
-	return err
+	return s.applyState(r.Payload, r.Position)
 }
 
 // applyStarts folds what rebuildState kept.
@@ -164,6 +182,16 @@ func (s *state) applyContent(r commitlog.Record) error {
 			return err
 		}
 		s.message(&v, r)
+	case record.KindDelayed:
+		var v record.View
+		if err := record.DecodeDelayed(r.Payload, &v); err != nil {
+			return err
+		}
+		s.delayed(&v, r)
+	case record.KindSettle:
+		if s.second {
+			return s.settleAgain(r)
+		}
 	case record.KindAck:
 		if err := record.DecodeAck(r.Payload, &s.ack); err != nil {
 			return err
@@ -241,6 +269,7 @@ func (s *state) deleteTopic(id coord.TopicID) {
 	}
 	t.deleted.Store(true)
 	delete(s.topics, id)
+	s.b.timer.drop(t)
 	s.b.names.dropTopic(t)
 	s.b.entries.Drop(t.name, t.id)
 	for _, g := range s.groups {
@@ -251,6 +280,9 @@ func (s *state) deleteTopic(id coord.TopicID) {
 // message folds a message: an entry of its queue, and its keys.
 func (s *state) message(v *record.View, r commitlog.Record) {
 	t := s.topics[v.Topic]
+	if v.Again() {
+		s.storedAgain(t, v, r)
+	}
 	if t == nil {
 		return // deleted later in the log
 	}
@@ -265,6 +297,44 @@ func (s *state) message(v *record.View, r commitlog.Record) {
 			s.b.keys.Add(keyHash(t.id, string(fs.Field.Value)), r.Position)
 		}
 	}
+}
+
+// storedAgain folds what a message says that was stored before: it may be the
+// delivery of a delayed one.
+func (s *state) storedAgain(t *topic, v *record.View, r commitlog.Record) {
+	if due := v.Due(); due != (record.Due{}) && !s.second {
+		s.b.timer.deliver(t, due)
+	}
+	if id := v.Identity(); t != nil && id != (record.Identity{}) {
+		s.b.addIdentity(id, r.Position)
+	}
+}
+
+// delayed folds a message that waits, or has waited.
+func (s *state) delayed(v *record.View, r commitlog.Record) {
+	t := s.topics[v.Topic]
+	if t == nil {
+		return // deleted later in the log
+	}
+	due := record.Due{At: v.DeliverAt(), Position: r.Position}
+	if s.second && due.Compare(s.b.timer.mark) <= 0 {
+		return
+	}
+	s.b.timer.add(t, due)
+	if id := v.Identity(); id != (record.Identity{}) {
+		s.b.addIdentity(id, r.Position)
+	}
+}
+
+// settleAgain folds a settlement in the second pass of a rebuild: of what waits,
+// the first pass has found the mark, and the log may no longer have all that was
+// settled.
+func (s *state) settleAgain(r commitlog.Record) error {
+	settled, err := record.DecodeSettle(r.Payload)
+	if err == nil && settled.Due.Compare(s.b.timer.mark) > 0 && settled.Due.Position >= s.b.log.Start() {
+		s.b.timer.settle(s.topics[settled.Topic], settled.Due, r.Position)
+	}
+	return err
 }
 
 // group folds the creation of a group, or of one broadcasting member.

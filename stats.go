@@ -31,6 +31,9 @@ type Stats struct {
 	Dead      int64 // messages that became dead letters
 	Missed    int64 // messages that groups went past: dropped or damaged
 
+	Delivered int64 // delayed messages whose time came
+	Waiting   int64 // delayed messages whose time is to come, now
+
 	Messages    int64 // stored now, in all queues
 	LogBytes    int64 // of the log, preallocated space included
 	Segments    int
@@ -42,7 +45,7 @@ type Stats struct {
 
 	PendingCallbacks int    // asynchronous sends that wait for their sync
 	Poisoned         error  // why nothing can be stored any more; nil: it can
-	HeldBy           string // the group whose unconsumed messages keep the oldest segment from being dropped; empty if none does
+	HeldBy           string // the group whose unconsumed messages keep the oldest segment from being dropped; empty if none does; HeldByWaiting
 	HeldBytes        int64  // of segments that would have been dropped but for groups
 }
 
@@ -59,6 +62,7 @@ func (b *Broker) Stats() Stats {
 	var queues []*queue
 	b.log.Exclusive(func() {
 		s.Sent, s.SentBytes, s.Acked = b.state.messages, b.state.bodyBytes, b.state.acked
+		s.Delivered, s.Waiting = b.timer.delivered, b.timer.waiting
 		s.Topics, s.Groups = len(b.state.topics), len(b.state.groups)
 		for _, t := range b.state.topics {
 			queues = append(queues, *t.queues.Load()...)

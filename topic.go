@@ -42,6 +42,7 @@ type TopicInfo struct {
 	Queues     int
 	Durability Durability
 	Messages   int64    // stored: of all queues, end less start
+	Waiting    int64    // that wait for their time, and are not among those
 	Groups     []string // that have subscribed to it, sorted
 }
 
@@ -56,7 +57,9 @@ type topic struct {
 	durability atomic.Uint32
 	deleted    atomic.Bool
 
-	at coord.Position // newest record that describes it; append lock
+	// Append lock.
+	at      coord.Position // newest record that describes it
+	waiting int64          // messages that wait for their time
 }
 
 func (t *topic) durable() Durability { return Durability(t.durability.Load()) }
@@ -245,6 +248,7 @@ func (b *Broker) Topic(name string) (TopicInfo, error) {
 		info.Messages += int64(q.entries.End() - q.entries.Min())
 	}
 	b.log.Exclusive(func() {
+		info.Waiting = t.waiting
 		for _, g := range b.state.groups {
 			if g.subs[t.id] != nil {
 				info.Groups = append(info.Groups, g.name)

@@ -432,6 +432,9 @@ func (v *verifier) foldCheckpoint(body []byte) error {
 			v.b.state.grow(t, int(q)+1)
 			v.queues[queueKey{id, q}] = &queueCheck{name: t.name, known: true, state: st, next: st.Min}
 			return nil
+		case itemWaiting:
+			var w waitingState
+			return w.decode(payload)
 		}
 		return v.b.restoreRecord(payload, at)
 	})
@@ -452,7 +455,7 @@ func (v *verifier) checkFiles(found *commitlog.Examination) error {
 	if err := v.checkKeyFiles(found.Start); err != nil {
 		return err
 	}
-	known := []string{"LOCK", reserveName, "commitlog", "consumequeue", "index", "journal"}
+	known := []string{"LOCK", reserveName, "commitlog", "consumequeue", "index", "timer", "journal"}
 	entries, err := v.fs.List(v.dir)
 	if err != nil {
 		return fmt.Errorf("mq: verify: %w", err)

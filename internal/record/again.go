@@ -248,6 +248,21 @@ func (v *View) field(t FieldType) (Field, bool) {
 	return Field{}, false
 }
 
+// Again reports whether the message has any of these fields, mostly without
+// looking at more than the first one.
+func (v *View) Again() bool {
+	for fs := v.Fields(); fs.Next(); {
+		switch fs.Field.Type {
+		case FieldDeliverAt, FieldIdentity, FieldDue, FieldOrigin:
+			return true
+		case FieldBornAt:
+		default:
+			return false
+		}
+	}
+	return false
+}
+
 // DeliverAt returns when a delayed message is due, Unix ms; 0 for every other.
 func (v *View) DeliverAt() int64 {
 	if f, ok := v.field(FieldDeliverAt); ok {

@@ -113,8 +113,9 @@ func FuzzCheckpointItems(f *testing.F) {
 				again = binary.LittleEndian.AppendUint64(again, uint64(pos))
 			}
 			again = binary.LittleEndian.AppendUint32(again, h.epoch)
-			again = binary.LittleEndian.AppendUint64(again, uint64(h.keysFrom))
-			again = binary.LittleEndian.AppendUint64(again, uint64(h.keysTo))
+			for _, pos := range []coord.Position{h.keysFrom, h.keysTo, h.timerFrom, h.timerTo} {
+				again = binary.LittleEndian.AppendUint64(again, uint64(pos))
+			}
 			require.Equal(t, payload, again)
 		}
 		if _, id, st, err := decodeItemQueue(payload); err == nil {

@@ -260,8 +260,9 @@ func TestOrderedResetWhileHandling(t *testing.T) {
 	})
 }
 
-// TestOrderedRetryAfterReset: a message that waits to come again is forgotten by
-// a reset, and not delivered twice.
+// TestOrderedRetryAfterReset: a message that waits in its place to come again is
+// forgotten by a reset, and not delivered twice. One that was sent back is
+// another message by then, and not moved.
 func TestOrderedRetryAfterReset(t *testing.T) {
 	t.Parallel()
 	for _, ordered := range []bool{true, false} {
@@ -281,7 +282,11 @@ func TestOrderedRetryAfterReset(t *testing.T) {
 			before := seen.of("k")
 			require.NoError(t, b.ResetOffset("G", "T", mq.Earliest))
 			pass(time.Hour)
-			require.Equal(t, append(before, bodiesTo(3)...), seen.of("k"))
+			want := append(before, bodiesTo(3)...)
+			if !ordered {
+				want = append(want, "0")
+			}
+			require.Equal(t, want, seen.of("k"))
 			require.Zero(t, lag(t, b, "G"))
 		})
 	}

@@ -184,7 +184,7 @@ func (c *PushConsumer) tell(t trial, r retry, err error) {
 // is behind it waits for it. Otherwise it is sent back, so that it holds up
 // neither others nor the offset.
 func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error) (state uint32) {
-	if !r.dead && (b.lane != nil || r.after > 0) {
+	if !r.dead && b.lane != nil {
 		c.again(b, it, r.after)
 		return itemFailed
 	}

@@ -14,7 +14,8 @@ import (
 // ResetOffset moves a group to another place in a topic: back, so that messages
 // come again, or forward past some. Deliveries under way are finished, but
 // their acknowledgements mean nothing any more. AtOffset moves one queue and
-// leaves the others where they are. Broadcasting members are all moved.
+// leaves the others where they are. Broadcasting members are all moved. Delayed
+// messages, and failed ones that come again, are not moved (as in RocketMQ).
 //
 // Errors: ErrGroupNotFound, ErrTopicNotFound, ErrOffsetOutOfRange,
 // ErrQueueNotFound.

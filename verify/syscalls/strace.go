@@ -101,7 +101,7 @@ func eachLine(name string, visit func(string)) error {
 
 // tracing is the command line of strace, up to the program.
 func tracing(out string, args ...string) []string {
-	return append([]string{"strace", "-f", "--seccomp-bpf", "-qq", "-y", "-o", out}, args...)
+	return append([]string{"strace", "-f", "-qq", "-y", "-o", out}, args...)
 }
 
 func probing(out string) []string {
@@ -114,7 +114,13 @@ func injecting(out string, p *probe, call string, f fault, n int) []string {
 	if !f.once {
 		when += "+"
 	}
-	args := []string{"-e", "trace=" + call, "-e", fmt.Sprintf("inject=%s:%s:%s", call, f.inject, when)}
+	var args []string
+	if !f.kills {
+		// Stops at the calls that are traced and no others. At such a stop a signal
+		// cannot be injected: it would be dropped.
+		args = append(args, "--seccomp-bpf")
+	}
+	args = append(args, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:%s:%s", call, f.inject, when))
 	for _, path := range p.paths[call] {
 		args = append(args, "-P", path)
 	}

@@ -31,7 +31,7 @@ const (
 	// limit is how long a run may take: many times of what it does.
 	limit = 2 * time.Minute
 
-	quickRuns  = 120
+	quickRuns  = 80
 	imageBytes = 512 << 20
 )
 
@@ -106,7 +106,7 @@ type sweep struct {
 	*lab.Env
 	disk  *lab.Disk // nil: no power to cut
 	row   lab.Row
-	tally map[string]int // how runs ended
+	tally map[string]int // how runs that hit a call ended
 	cuts  int
 }
 
@@ -255,7 +255,7 @@ func (s *sweep) try(ctx context.Context, t *trial) error {
 	if timed.Err() != nil {
 		l.Flaw("the process hung")
 	}
-	s.judge(t, end, l)
+	how := s.judge(t, end, l)
 	l.DoubtClose()
 	l.ForgetRefusal() // under the fault it may refuse; not after it
 	broken := workload.Killed
@@ -269,14 +269,14 @@ func (s *sweep) try(ctx context.Context, t *trial) error {
 	if err := l.Finish(ctx, c.Dir, broken); err != nil {
 		l.Flaw("consuming everything: %v", err)
 	}
-	s.enter(t, l, base, hit)
+	s.enter(t, l, base, hit, how)
 	return ctx.Err()
 }
 
-// judge looks at how the process ended.
-func (s *sweep) judge(t *trial, end workload.End, l *workload.Ledger) {
+// judge looks at how the process ended, and names it.
+func (s *sweep) judge(t *trial, end workload.End, l *workload.Ledger) (how string) {
 	life := l.Life()
-	how := "ended with no error"
+	how = "saw no error"
 	switch {
 	case end.Crashed():
 		how = "crashed"
@@ -303,13 +303,14 @@ func (s *sweep) judge(t *trial, end workload.End, l *workload.Ledger) {
 			l.Flaw("unreadable: %s", m)
 		}
 	}
-	s.tally[how]++
+	return how
 }
 
 // enter adds a run to the row.
-func (s *sweep) enter(t *trial, l *workload.Ledger, base int64, hit bool) {
+func (s *sweep) enter(t *trial, l *workload.Ledger, base int64, hit bool, how string) {
 	if hit {
 		s.row.Runs++
+		s.tally[how]++
 	}
 	s.row.Acknowledged += l.Acknowledged - base - l.Gone
 	s.row.Lost += l.Lost

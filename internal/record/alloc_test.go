@@ -30,7 +30,7 @@ func allocated(run func()) uint64 {
 func TestHostileLengths(t *testing.T) { //nolint:paralleltest // measures the heap of the process
 	for _, huge := range []uint64{1 << 10, 1<<16 - 1, 1 << 20, 1 << 32, 1<<48 - 1, 1<<63 - 1} {
 		number := binary.AppendUvarint(nil, huge)
-		for kind := record.KindMessage; kind <= record.KindSettle+1; kind++ {
+		for kind := record.KindMessage; kind <= record.KindHandout+1; kind++ {
 			for at := range 8 {
 				payload := append([]byte{byte(kind)}, bytes.Repeat([]byte{1}, at)...)
 				payload = append(payload, number...)

@@ -119,7 +119,7 @@ func (g *group) ack(m *member, c *cursor, start coord.Position, spans []span) {
 	defer g.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrPoisoned):
-		m.halted = !m.kind.pull // who asks for messages may still read them
+		m.halted = !m.kind.pull && !m.kind.simple // who asks for messages may still read them
 	case start == c.start && !c.retired:
 		c.skipped = append(c.skipped, spans...)
 		g.ackLaterLocked(c, readAgainAfter)

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// member is what push and pull consumers share: membership in a group, the
-// queues dealt to it, and waiting for something to be there.
+// member is what consumers share: membership in a group, the queues dealt to it,
+// and waiting for something to be there.
 type member struct {
 	b         *Broker
 	groupName string
@@ -26,13 +26,16 @@ type member struct {
 	group *group
 	name  string
 
+	// Changed under Broker.members and group.mu, read under either.
+	topics map[*topic]Filter
+
 	// Guarded by Broker.members.
-	topics   map[*topic]Filter
 	manual   []Queue // of Assign; nil: queues are dealt
 	draining bool    // gets no queues any more
 
 	// Guarded by group.mu.
 	owned   []*cursor
+	pool    *pool           // set: this is the owner that a pool stands for
 	ready   []*cursor       // with something to hand out, first in first out
 	parked  []chan struct{} // goroutines that wait for ready, last in first out
 	running int             // goroutines that do not
@@ -56,7 +59,7 @@ func (b *Broker) newMember(groupName, instance string, kind groupKind) *member {
 	}
 }
 
-// memberOptions are what push and pull consumers are asked alike.
+// memberOptions are what consumers are asked alike.
 type memberOptions struct {
 	model    Model
 	instance string
@@ -153,7 +156,8 @@ func (m *member) Group() string { return m.groupName }
 // Name returns the consumer's name in its group: its Instance, or one made up.
 func (m *member) Name() string { return m.name }
 
-// Assigned returns the queues that are dealt to this consumer now, sorted.
+// Assigned returns the queues that are dealt to this consumer now, sorted; those
+// of all its topics if it is a simple one.
 func (m *member) Assigned() []Queue {
 	m.group.mu.Lock()
 	defer m.group.mu.Unlock()
@@ -190,7 +194,8 @@ func (m *member) close() {
 }
 
 // drained waits until the member, which gets no queues any more, has finished
-// what was handed out to it. What a pull consumer polled is its caller's affair.
+// what was handed out to it. What a pull consumer polled, or a simple one
+// received, is its caller's affair.
 func (m *member) drained(ctx context.Context) error {
 	m.group.mu.Lock()
 	if m.kind.pull || m.running == 0 {
@@ -223,7 +228,9 @@ func (m *member) aliveLocked() error {
 // them will come to it; more would only take turns.
 func (m *member) readyLocked(c *cursor) {
 	m.ready = append(m.ready, c)
-	if m.running < m.limit {
+	if m.pool != nil {
+		m.pool.wakeLocked(c)
+	} else if m.running < m.limit {
 		m.wakeOneLocked()
 	}
 }
@@ -247,6 +254,35 @@ func (m *member) parkLocked(wake chan struct{}) {
 	m.group.mu.Unlock()
 	<-wake
 	m.group.mu.Lock()
+}
+
+// awaitLocked waits, with group.mu let go meanwhile, until it is woken, which it
+// reports, or ctx ends. Who was woken and does not look for messages calls
+// passOnLocked, so that the wake-up is not lost.
+func (m *member) awaitLocked(ctx context.Context) (woken bool) {
+	wake := make(chan struct{}, 1)
+	m.parked = append(m.parked, wake)
+	m.group.mu.Unlock()
+	select {
+	case <-wake:
+	case <-ctx.Done():
+	}
+	m.group.mu.Lock()
+	if at := slices.Index(m.parked, wake); at >= 0 {
+		m.parked = slices.Delete(m.parked, at, at+1)
+		return false
+	}
+	m.running--
+	return true
+}
+
+// passOnLocked wakes another goroutine for what is ready.
+func (m *member) passOnLocked() {
+	if m.kind.simple {
+		m.group.pool.wakeMoreLocked()
+	} else if len(m.ready) > 0 {
+		m.wakeOneLocked()
+	}
 }
 
 // restLocked notes that a goroutine has nothing to do, and tells who waits until
@@ -298,9 +334,17 @@ func (m *member) deal(names []string, free []Queue) (dealt map[string][]Queue) {
 	return m.strategy(slices.Clone(names), slices.Clone(free))
 }
 
+// reachLocked returns the cursors that the member may take from.
+func (m *member) reachLocked() []*cursor {
+	if m.kind.simple {
+		return m.group.pool.reachLocked(m)
+	}
+	return m.owned
+}
+
 func (m *member) queuesLocked() []Queue {
 	queues := []Queue{}
-	for _, c := range m.owned {
+	for _, c := range m.reachLocked() {
 		queues = append(queues, c.queue.name())
 	}
 	slices.SortFunc(queues, compareQueues)

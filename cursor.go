@@ -53,6 +53,7 @@ type cursor struct {
 	waiting  bool   // its file could not be read: until group.retries says so
 	ackDue   bool   // skipped is in group.retries, to be acknowledged
 	lanes    *lanes // of an ordered group
+	turn     bool   // of new messages, see turnOfNewLocked
 
 	// Of a pull consumer's queue, for Commit without messages.
 	era     int    // rises when next is moved: what was being read is not next any more
@@ -154,7 +155,28 @@ const maxScan = 800
 // claimLocked takes up to limit messages, and about maxBytes, into claims; what
 // it goes past it notes in skipped and returns in gone.
 func (c *cursor) claimLocked(claims []claim, limit int, maxBytes int64) (taken []claim, gone []missed) {
+	if c.turnOfNewLocked() {
+		if taken, gone = c.claimNewLocked(claims, limit, maxBytes); len(taken) > 0 || len(gone) > 0 {
+			return taken, gone
+		}
+	}
 	claims, maxBytes = c.claimAgainLocked(claims, limit, maxBytes)
+	return c.claimNewLocked(claims, limit, maxBytes)
+}
+
+// turnOfNewLocked reports whether what was never handed out comes before what
+// comes again. For simple consumers they take turns: one who gives a message
+// back for ever would get nothing else otherwise.
+func (c *cursor) turnOfNewLocked() bool {
+	if !c.owner.kind.simple || len(c.redo) == 0 {
+		return false
+	}
+	c.turn = !c.turn
+	return c.turn
+}
+
+// claimNewLocked is claimLocked of what was never handed out.
+func (c *cursor) claimNewLocked(claims []claim, limit int, maxBytes int64) (taken []claim, gone []missed) {
 	if c.fullLocked() {
 		return claims, nil
 	}

@@ -100,6 +100,11 @@ var (
 	// that the message was not delivered to this group.
 	ErrNotAssigned = errors.New("mq: not assigned to this consumer")
 
+	// ErrReceiptExpired says that a message is no longer this receiver's: its
+	// invisible time was over, it was acknowledged or given back already, or the
+	// group's offsets were reset, its topic deleted, or its last member closed.
+	ErrReceiptExpired = errors.New("mq: receipt expired")
+
 	// ErrStale says that the offsets of the group were reset, or the group or
 	// topic deleted, after the message was delivered. It was not acknowledged.
 	ErrStale = errors.New("mq: delivery is from before a reset")

@@ -19,10 +19,11 @@ const slabBytes = 16 * kib
 // has its own: what it reuses makes a fetch cost two allocations, the messages
 // and their bytes, whatever their number.
 type fetcher struct {
-	b    *Broker
-	refs []commitlog.Ref
-	kept []claim // of fetched.claims
-	slab []byte  // free part of the current allocation
+	b      *Broker
+	claims []claim // of takeLocked
+	refs   []commitlog.Ref
+	kept   []claim // of fetched.claims
+	slab   []byte  // free part of the current allocation
 
 	// Where the log was searched last for messages that their entries do not lead
 	// to: what still cannot be read there is lost.
@@ -87,7 +88,7 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		if m.Attempt = out.claims[i].attempt; q.topic.retry && m.Origin != nil {
 			m.Attempt += m.Origin.Attempts
 		}
-		out.messages[i].origin = delivery{c, start, out.claims[i].offset}
+		m.origin = delivery{cursor: c, start: start, offset: out.claims[i].offset}
 	}
 	return out
 }

@@ -36,6 +36,7 @@ func (m Model) String() string {
 // groupKind is what the living members of a group have in common.
 type groupKind struct {
 	pull    bool
+	simple  bool
 	model   Model
 	ordered bool
 }
@@ -45,8 +46,11 @@ func (k groupKind) String() string {
 	if k.ordered {
 		s += " ordered"
 	}
-	if k.pull {
+	switch {
+	case k.pull:
 		return s + " pull"
+	case k.simple:
+		return s + " simple"
 	}
 	return s + " push"
 }
@@ -78,6 +82,7 @@ type group struct {
 
 	mu      sync.Mutex // protects everything below, and what cursors and members say it does
 	topics  map[*topic]*groupTopic
+	pool    *pool // of simple consumers
 	retries retries
 	suspect *cursor   // of which a message is out that was in hand when the process ended
 	behind  []*cursor // that have one to hand out as well
@@ -124,6 +129,14 @@ func (b *Broker) join(m *member) error {
 		m.name = fmt.Sprintf("%s#%06d", g.name, g.joined) // sorts in the order of joining
 	}
 	g.members = append(g.members, m)
+	if len(g.members) == 1 {
+		g.mu.Lock()
+		g.pool = nil
+		if m.kind.simple {
+			g.pool = newPool(m)
+		}
+		g.mu.Unlock()
+	}
 	b.consumers[m] = struct{}{}
 	return nil
 }
@@ -186,8 +199,8 @@ func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
 	if err := g.ensureStart(t, from); err != nil {
 		return err
 	}
-	m.topics[t] = f
 	g.mu.Lock()
+	m.topics[t] = f
 	gt := g.topics[t]
 	if gt == nil {
 		gt = &groupTopic{}
@@ -260,6 +273,9 @@ func (g *group) rewindLocked(c *cursor) {
 // topic grows. Broker.members is held.
 func (g *group) rebalance() {
 	g.mu.Lock()
+	if g.pool != nil {
+		g.pool.shareLocked(g.members)
+	}
 	for t, gt := range g.topics {
 		g.rebalanceTopicLocked(t, gt)
 	}
@@ -297,7 +313,11 @@ func (g *group) rebalanceTopicLocked(t *topic, gt *groupTopic) {
 			sharing = append(sharing, m)
 		}
 	}
-	if len(sharing) > 0 {
+	if len(sharing) > 0 && sharing[0].kind.simple {
+		for id := range gt.cursors {
+			owners[QueueID(id)] = g.pool.member
+		}
+	} else if len(sharing) > 0 {
 		deal(t, len(gt.cursors), sharing, owners)
 	}
 	for id, c := range gt.cursors {
@@ -377,10 +397,10 @@ func (b *Broker) topicGrew(t *topic) {
 // topicGone takes t from all groups. Broker.members is held.
 func (b *Broker) topicGone(t *topic) {
 	for _, g := range b.active() {
+		g.mu.Lock()
 		for _, m := range g.members {
 			delete(m.topics, t)
 		}
-		g.mu.Lock()
 		g.dropUnusedLocked(t)
 		g.mu.Unlock()
 		g.rebalance()

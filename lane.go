@@ -1,6 +1,10 @@
 package mq
 
-import "github.com/cespare/xxhash/v2"
+import (
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+)
 
 // lanes keep the order of an ordered group's messages of one queue: one lane
 // per sharding key, one for all messages without a key. A lane is with one
@@ -89,6 +93,23 @@ func (l *lanes) resumeLocked(ln *lane) {
 	l.readyLane(ln)
 }
 
+// dropFirstLocked ends the wait for the lane's first message: it is consumed, or
+// passed over.
+func (l *lanes) dropFirstLocked(ln *lane) {
+	ln.items = slices.Delete(ln.items, 0, 1)
+	l.freeLocked(ln)
+}
+
+// freeLocked has the lane's first message handed out, now or again.
+func (l *lanes) freeLocked(ln *lane) {
+	ln.running, ln.waiting = false, false
+	if len(ln.items) == 0 {
+		delete(l.byKey, ln.key)
+		return
+	}
+	l.readyLane(ln)
+}
+
 // emptyLocked forgets the messages: offsets were reset. Lanes that are with a
 // worker stay, so that their key waits for it.
 func (l *lanes) emptyLocked() {
@@ -105,25 +126,30 @@ func (l *lanes) emptyLocked() {
 // have their turn.
 const laneTurn = 32
 
-// takeLaneLocked makes a batch of a lane's messages. When no lane is ready it
-// reads the queue's next messages into lanes first; only one worker does so at
-// a time, or messages of a key could be laned out of order.
+// fillLocked reads the queue's next messages into lanes. Only one goroutine does
+// so at a time, or messages of a key could be laned out of order.
+func (l *lanes) fillLocked(f *fetcher, owner *member, cur *cursor) {
+	if l.fetching {
+		return
+	}
+	l.fetching = true
+	got := f.takeLocked(owner, cur, maxBatch, slabBytes)
+	l.fetching = false
+	if cur.retired {
+		return
+	}
+	for i := range got.messages {
+		l.addLocked(item{got.claims[i], &got.messages[i]})
+	}
+	cur.scheduleLocked()
+}
+
+// takeLaneLocked makes a batch of a lane's messages, if one is ready; else there
+// may be one the next time.
 func (w *worker) takeLaneLocked(cur *cursor) *batch {
 	l := cur.lanes
 	if !l.readyLocked() {
-		if l.fetching {
-			return nil
-		}
-		l.fetching = true
-		got := w.fetchLocked(cur, maxBatch)
-		l.fetching = false
-		if cur.retired {
-			return nil
-		}
-		for i := range got.messages {
-			l.addLocked(item{got.claims[i], &got.messages[i]})
-		}
-		cur.scheduleLocked()
+		l.fillLocked(&w.fetcher, w.c.member, cur)
 		return nil
 	}
 	ln := l.takeLocked()

@@ -92,6 +92,7 @@ type delivery struct {
 	cursor *cursor
 	start  coord.Position // the start or reset record its group counted from
 	offset Offset         // the message's own field may be changed by its receiver
+	lease  *lease         // of a simple consumer
 }
 
 // SendResult says where a message was stored.

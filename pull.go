@@ -89,8 +89,10 @@ func (c *PullConsumer) Assign(queues ...Queue) error {
 // those on topics that are assigned no more. Broker.members is held.
 func (c *PullConsumer) subscribeAssigned(queues []*queue) error {
 	g := c.group
+	g.mu.Lock()
 	before := c.topics
 	c.topics = map[*topic]Filter{}
+	g.mu.Unlock()
 	for _, q := range queues {
 		if _, ok := c.topics[q.topic]; !ok {
 			if err := g.subscribe(c.member, q.topic, All, c.from); err != nil {
@@ -124,21 +126,23 @@ func (c *PullConsumer) Poll(ctx context.Context, max int) ([]*Message, error) {
 	}
 	g := c.group
 	f := fetcher{b: c.b}
-	for {
+	for woken := false; ; {
+		g.mu.Lock()
 		if err := ctx.Err(); err != nil {
+			if woken {
+				c.passOnLocked()
+			}
+			g.mu.Unlock()
 			return nil, err
 		}
-		g.mu.Lock()
 		if c.closed {
 			g.mu.Unlock()
 			return nil, ErrClosed
 		}
 		cur := c.takeReadyLocked()
 		if cur == nil {
-			wake := make(chan struct{}, 1)
-			c.parked = append(c.parked, wake)
+			woken = c.awaitLocked(ctx)
 			g.mu.Unlock()
-			c.wait(ctx, wake)
 			continue
 		}
 		ms, err := c.takeLocked(&f, cur, max)
@@ -146,29 +150,6 @@ func (c *PullConsumer) Poll(ctx context.Context, max int) ([]*Message, error) {
 			return ms, err
 		}
 	}
-}
-
-// wait parks until woken or ctx ends. Whoever is woken and does not look for
-// messages passes the signal on.
-func (c *PullConsumer) wait(ctx context.Context, wake chan struct{}) {
-	g := c.group
-	select {
-	case <-wake:
-		g.mu.Lock()
-	case <-ctx.Done():
-		g.mu.Lock()
-		at := slices.Index(c.parked, wake)
-		if at >= 0 {
-			c.parked = slices.Delete(c.parked, at, at+1)
-			g.mu.Unlock()
-			return
-		}
-		if len(c.ready) > 0 {
-			c.wakeOneLocked()
-		}
-	}
-	c.running--
-	g.mu.Unlock()
 }
 
 // takeLocked hands out the cursor's next messages and lets group.mu go.

@@ -6,14 +6,16 @@ import (
 )
 
 // retries is what a group does later: messages that failed and come again,
-// lanes that wait for such a message, and acknowledgements of what was only
-// skipped. One timer serves them all; without any of them there is none.
+// lanes that wait for such a message, receipts that expire, and acknowledgements
+// of what was only skipped. One timer serves them all; without any of them there
+// is none.
 //
 // Guarded by group.mu.
 type retries struct {
 	queue dueHeap
 	timer *time.Timer
 	armed time.Time // when the timer is due; zero: it is not set
+	lent  int       // messages received by simple consumers: dues with a lease
 }
 
 // due is one thing to do later.
@@ -21,9 +23,10 @@ type due struct {
 	at     time.Time
 	cursor *cursor
 	claim  claim
-	lane   *lane // set: the lane goes on
-	ack    bool  // set: skipped offsets are acknowledged
-	resume bool  // set: the cursor looks at its queue again
+	lane   *lane  // set: the lane goes on
+	lease  *lease // set: its receipt expires
+	ack    bool   // set: skipped offsets are acknowledged
+	resume bool   // set: the cursor looks at its queue again
 }
 
 // readAgainAfter is when what could not be read or stored is tried again
@@ -33,17 +36,32 @@ const readAgainAfter = time.Second
 // addLocked does d at its time.
 func (r *retries) addLocked(g *group, d due) {
 	heap.Push(&r.queue, d)
+	if d.lease != nil {
+		r.lent++
+	}
 	r.armLocked(g)
 }
 
-// armLocked sets the timer to what is due first.
+// takeLocked takes the expiry of a receipt out again. The timer stays as it is:
+// if it fires for nothing it is set to what is due then.
+func (r *retries) takeLocked(l *lease) due {
+	d := heap.Remove(&r.queue, l.place).(due)
+	r.lent--
+	if len(r.queue) == 0 {
+		r.stopLocked()
+	}
+	return d
+}
+
+// armLocked sets the timer to what is due first, unless it fires earlier anyway:
+// then that sets it.
 func (r *retries) armLocked(g *group) {
 	if len(r.queue) == 0 {
 		r.stopLocked()
 		return
 	}
 	first := r.queue[0].at
-	if first.Equal(r.armed) {
+	if !r.armed.IsZero() && !first.Before(r.armed) {
 		return
 	}
 	r.stopLocked()
@@ -62,9 +80,15 @@ func (r *retries) stopLocked() {
 func (r *retries) dropLocked(g *group, c *cursor) {
 	kept := r.queue[:0]
 	for _, d := range r.queue {
-		if d.cursor != c {
-			kept = append(kept, d)
+		if d.cursor == c {
+			if d.lease != nil {
+				d.lease.place = nowhere
+				r.lent--
+			}
+			continue
 		}
+		d.placed(len(kept))
+		kept = append(kept, d)
 	}
 	clear(r.queue[len(kept):])
 	r.queue = kept
@@ -86,6 +110,9 @@ func (g *group) runDue() {
 			continue
 		case d.resume:
 			d.cursor.waiting = false
+		case d.lease != nil:
+			g.retries.lent--
+			d.lease.comesBackLocked()
 		case d.lane != nil:
 			d.cursor.lanes.resumeLocked(d.lane)
 		default:
@@ -107,12 +134,20 @@ type dueHeap []due
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(d any)        { *h = append(*h, d.(due)) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].placed(i)
+	h[j].placed(j)
+}
+func (h *dueHeap) Push(d any) {
+	*h = append(*h, d.(due))
+	(*h)[len(*h)-1].placed(len(*h) - 1)
+}
 func (h *dueHeap) Pop() any {
 	old := *h
 	last := len(old) - 1
 	d := old[last]
+	d.placed(nowhere)
 	old[last] = due{}
 	*h = old[:last]
 	return d

@@ -30,6 +30,7 @@ type Stats struct {
 	Failed    int64 // handlers that failed
 	Dead      int64 // messages that became dead letters
 	Missed    int64 // messages that groups went past: dropped or damaged
+	Invisible int64 // messages received by simple consumers whose time is not up
 
 	Delivered int64 // delayed messages whose time came
 	Waiting   int64 // delayed messages whose time is to come, now
@@ -74,6 +75,9 @@ func (b *Broker) Stats() Stats {
 	}
 	b.members.Lock()
 	s.Consumers = len(b.consumers)
+	for _, g := range b.active() {
+		s.Invisible += g.invisible()
+	}
 	b.members.Unlock()
 	s.PendingCallbacks = b.callback.underWay()
 	s.HeldBy, s.HeldBytes = b.upkeep.held()
@@ -85,6 +89,10 @@ type GroupInfo struct {
 	Name    string
 	Members []MemberInfo // living, sorted by name
 	Topics  []string     // ever subscribed to, sorted
+
+	// Invisible counts the messages that simple consumers received, did not
+	// acknowledge, and whose time is not up.
+	Invisible int64
 }
 
 // MemberInfo describes a living member of a group.
@@ -92,7 +100,8 @@ type MemberInfo struct {
 	Name   string
 	Model  Model
 	Pull   bool
-	Queues []Queue // dealt to it, sorted
+	Simple bool
+	Queues []Queue // dealt to it, sorted; of a simple consumer all of its topics
 }
 
 // Groups lists the names of all groups that ever subscribed, sorted.
@@ -115,8 +124,9 @@ func (b *Broker) Group(name string) (GroupInfo, error) {
 	info := GroupInfo{Name: name}
 	b.members.Lock()
 	for _, g := range groups {
+		info.Invisible += g.invisible()
 		for _, m := range g.members {
-			info.Members = append(info.Members, MemberInfo{m.name, m.kind.model, m.kind.pull, m.Assigned()})
+			info.Members = append(info.Members, MemberInfo{m.name, m.kind.model, m.kind.pull, m.kind.simple, m.Assigned()})
 		}
 	}
 	b.members.Unlock()
@@ -133,6 +143,13 @@ func (b *Broker) Group(name string) (GroupInfo, error) {
 	slices.Sort(info.Topics)
 	info.Topics = slices.Compact(info.Topics)
 	return info, nil
+}
+
+// invisible counts the messages that are with receivers.
+func (g *group) invisible() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return int64(g.retries.lent)
 }
 
 func (b *Broker) knownGroup(name string) ([]*group, error) {
@@ -273,12 +290,12 @@ func (b *Broker) Resubscribe(groupName, topicName string, f Filter) error {
 		return err
 	}
 	for _, g := range groups {
+		g.mu.Lock()
 		for _, m := range g.members {
 			if _, ok := m.topics[t]; ok {
 				m.topics[t] = f
 			}
 		}
-		g.mu.Lock()
 		if gt := g.topics[t]; gt != nil {
 			gt.filter = f
 		}

@@ -52,7 +52,6 @@ type worker struct {
 	c       *PushConsumer
 	fetcher fetcher
 	wake    chan struct{} // 1 deep, see member.parkLocked
-	claims  []claim       // reused
 	spans   []span        // reused
 
 	batch atomic.Pointer[batch] // that it is at; set and cleared under group.mu
@@ -111,8 +110,9 @@ func (w *worker) takeFromLocked(cur *cursor) *batch {
 	if cur.lanes != nil {
 		return w.takeLaneLocked(cur)
 	}
-	got := w.fetchLocked(cur, maxBatch)
-	alone := len(w.claims) == 1 && w.claims[0].attempt > 1 && cur.group.suspect == cur
+	got := w.fetcher.takeLocked(w.c.member, cur, maxBatch, slabBytes)
+	claims := w.fetcher.claims
+	alone := len(claims) == 1 && claims[0].attempt > 1 && cur.group.suspect == cur
 	if len(got.messages) == 0 {
 		if alone {
 			cur.group.endTurnLocked()
@@ -127,23 +127,24 @@ func (w *worker) takeFromLocked(cur *cursor) *batch {
 	return b
 }
 
-// fetchLocked claims messages of the cursor and reads them. What is not to be
-// handled is settled here: filtered out, damaged, or not to be read at all.
-func (w *worker) fetchLocked(cur *cursor, limit int) fetched {
-	w.claims = w.claims[:0]
-	if cur.fillHolesLocked(); cur.owner != w.c.member {
+// takeLocked claims messages of the cursor for its owner and reads them; group.mu
+// is let go meanwhile. What is not to be handed out is settled here: filtered
+// out, damaged, or not to be read at all.
+func (f *fetcher) takeLocked(owner *member, cur *cursor, limit int, maxBytes int64) fetched {
+	f.claims = f.claims[:0]
+	if cur.fillHolesLocked(); cur.owner != owner {
 		return fetched{}
 	}
 	g, filter, start := cur.group, cur.topic.filter, cur.start
-	claims, gone := cur.claimLocked(w.claims[:0], limit, slabBytes)
-	w.claims = claims
+	claims, gone := cur.claimLocked(f.claims[:0], limit, maxBytes)
+	f.claims = claims
 	if cur.lanes == nil {
 		cur.scheduleLocked() // others may take what follows while this is read
 	}
 	g.mu.Unlock()
 	var got fetched
 	if len(claims) > 0 {
-		got = w.fetcher.fetch(cur, start, &filter, claims)
+		got = f.fetch(cur, start, &filter, claims)
 	}
 	got.start = start
 	g.reportMissed(cur.queue, append(gone, got.gone...))

@@ -20,6 +20,7 @@ type member struct {
 	from      Whence
 	acks      Durability
 	hush      func() // begin nothing more of what was handed out
+	recall    func() // the same of queues that are not the member's, or paused
 	stop      func() // ends the consumer's goroutines and waits for them
 
 	// Set by join, under Broker.members.
@@ -42,6 +43,7 @@ type member struct {
 	limit   int             // running at once, unless they are stuck
 	quiet   chan struct{}   // of drain: closed when nothing runs any more
 	closed  bool
+	paused  bool // nothing is taken from its queues
 	halted  bool // acks cannot be stored: nothing more is handed out
 
 	maxOut      int // messages handed out and not acknowledged, of one queue
@@ -55,7 +57,7 @@ func (b *Broker) newMember(groupName, instance string, kind groupKind) *member {
 	return &member{
 		b: b, groupName: groupName, instance: instance, kind: kind,
 		topics: map[*topic]Filter{}, strategy: Averagely, acks: Written,
-		hush: func() {}, stop: func() {}, maxOut: math.MaxInt, maxOutBytes: math.MaxInt64, limit: math.MaxInt,
+		hush: func() {}, recall: func() {}, stop: func() {}, maxOut: math.MaxInt, maxOutBytes: math.MaxInt64, limit: math.MaxInt,
 	}
 }
 
@@ -131,6 +133,33 @@ func (m *member) Subscribe(topic string, f Filter) error {
 		return err
 	}
 	return m.subscribeRetries(m.b.names.topic(RetryTopic(m.groupName)))
+}
+
+// Unsubscribe ends Subscribe: the consumer gets nothing more of the topic. When
+// it returns no handler begins with a message of it; handlers under way finish
+// and are acknowledged, and what was handed out and not begun goes to other
+// members. The group keeps its progress. If no other member subscribes to the
+// topic, messages that wait to come again wait on, until the group's last member
+// closes; and so does the time of those that a simple consumer received, which
+// it may still acknowledge.
+//
+// Errors: ErrTopicNotFound, ErrNotAssigned if the consumer does not subscribe to
+// the topic, ErrClosed.
+func (m *member) Unsubscribe(topic string) error {
+	t, err := m.b.knownTopic(topic)
+	if err != nil {
+		return err
+	}
+	m.b.members.Lock()
+	defer m.b.unlockMembers()
+	if err := m.aliveLocked(); err != nil {
+		return err
+	}
+	if _, ok := m.topics[t]; !ok || m.manual != nil {
+		return fmt.Errorf("%w: not subscribed to topic %q", ErrNotAssigned, topic)
+	}
+	m.group.unsubscribe(m, t)
+	return nil
 }
 
 func (m *member) maySubscribe() error {

@@ -151,8 +151,10 @@ func (b *Broker) leave(m *member) {
 	delete(b.consumers, m)
 	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
 	g.mu.Lock()
-	for t := range m.topics {
-		g.dropUnusedLocked(t)
+	for t := range g.topics {
+		if _, ok := m.topics[t]; ok || len(g.members) == 0 {
+			g.dropUnusedLocked(t)
+		}
 	}
 	g.mu.Unlock()
 	if len(g.members) == 0 {
@@ -163,15 +165,17 @@ func (b *Broker) leave(m *member) {
 
 // ackAllSkipped acknowledges what the group's cursors skipped, before they go.
 func (g *group) ackAllSkipped(m *member) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, gt := range g.topics {
-		for _, c := range gt.cursors {
-			spans, start := joinSpans(c.takeSkippedLocked()), c.start
-			g.mu.Unlock()
-			g.ack(m, c, start, spans)
-			g.mu.Lock()
-		}
+	for _, gt := range g.topics { // changed under Broker.members too
+		g.ackSkippedOf(m, gt)
+	}
+}
+
+func (g *group) ackSkippedOf(m *member, gt *groupTopic) {
+	for _, c := range gt.cursors {
+		g.mu.Lock()
+		spans, start := joinSpans(c.takeSkippedLocked()), c.start
+		g.mu.Unlock()
+		g.ack(m, c, start, spans)
 	}
 }
 
@@ -211,6 +215,23 @@ func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
 	g.mu.Unlock()
 	g.rebalance()
 	return nil
+}
+
+// unsubscribe ends m's part in t. Cursors without a subscriber stay, without an
+// owner, as long as the group has members: what is being handled is known to
+// them, so that it does not come twice to who subscribes again.
+// Broker.members is held.
+func (g *group) unsubscribe(m *member, t *topic) {
+	g.mu.Lock()
+	delete(m.topics, t)
+	last := !slices.ContainsFunc(g.members, func(other *member) bool { _, ok := other.topics[t]; return ok })
+	gt := g.topics[t]
+	g.mu.Unlock()
+	if last {
+		g.ackSkippedOf(m, gt)
+	}
+	g.rebalance()
+	m.recall()
 }
 
 // addCursorsLocked gives the group a cursor on each queue of t.
@@ -366,7 +387,7 @@ func (g *group) giveLocked(c *cursor, m *member) {
 			g.rewindLocked(c)
 		}
 	}
-	c.owner, c.paused = m, false // pausing is the member's affair
+	c.owner, c.paused = m, m != nil && m.paused // pausing is the member's affair
 	if m != nil {
 		m.owned = append(m.owned, c)
 		c.scheduleLocked()

@@ -66,6 +66,9 @@ type PushOptions struct {
 	Strategy Strategy
 }
 
+// maxConcurrency bounds what a slip of the pen may cost.
+const maxConcurrency = 1 << 16
+
 func suspendQueue(int) time.Duration { return time.Second }
 
 func (o *PushOptions) withDefaults() PushOptions {
@@ -90,7 +93,7 @@ func (o *PushOptions) withDefaults() PushOptions {
 
 func (o *PushOptions) validate() error {
 	switch {
-	case o.Concurrency < 1 || o.Concurrency > 1<<16:
+	case o.Concurrency < 1 || o.Concurrency > maxConcurrency:
 		return invalidOption("Concurrency", o.Concurrency)
 	case o.PrefetchMessages < 1:
 		return invalidOption("PrefetchMessages", o.PrefetchMessages)
@@ -115,13 +118,15 @@ type PushConsumer struct {
 
 	ctx     context.Context // of the handlers; not of a call
 	cancel  context.CancelFunc
-	workers []*worker
 	pulse   pulse
 	halt    atomic.Bool // closing: begin no further message
+	tooMany atomic.Bool // more workers than wanted: leave, to see who is one too many
 	working sync.WaitGroup
 	beating sync.WaitGroup
 
 	// Guarded by group.mu.
+	workers []*worker
+	many    int      // workers wanted
 	offered []*batch // of workers that are stuck: others help
 	free    []*batch // to be used again
 }
@@ -149,7 +154,7 @@ func (b *Broker) NewPushConsumer(group string, handler Handler, options *PushOpt
 	}
 	c.maxOut, c.maxOutBytes = o.PrefetchMessages, o.PrefetchBytes
 	c.limit = min(o.Concurrency, runtime.GOMAXPROCS(0))
-	c.member.hush, c.member.stop = c.haltWorkers, c.stopWorkers
+	c.member.hush, c.member.recall, c.member.stop = c.haltWorkers, c.recallBatches, c.stopWorkers
 	b.members.Lock()
 	defer b.unlockMembers()
 	if err := b.join(c.member); err != nil {
@@ -162,14 +167,10 @@ func (b *Broker) NewPushConsumer(group string, handler Handler, options *PushOpt
 func (c *PushConsumer) start(workers int) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.pulse.init()
-	c.member.running = workers // each parks by itself
-	for range workers {
-		c.workers = append(c.workers, newWorker(c))
-	}
-	c.working.Add(workers)
-	for _, w := range c.workers {
-		go w.run()
-	}
+	c.group.mu.Lock()
+	c.many = workers
+	c.hireLocked()
+	c.group.mu.Unlock()
 	c.beating.Add(1)
 	go c.runPulse()
 	c.wakePulse() // the first messages may be there before any worker has parked
@@ -195,12 +196,8 @@ func (c *PushConsumer) haltWorkers() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, w := range c.workers {
-		b := w.batch.Load()
-		if b == nil || b.lane != nil {
-			continue
-		}
-		if begun := int(b.next.Swap(int32(len(b.items)))); begun < len(b.items) {
-			b.cursor.backLocked(b, b.items[begun:])
+		if b := w.batch.Load(); b != nil {
+			b.recallLocked()
 		}
 	}
 }

@@ -128,15 +128,13 @@ func (c *SimpleConsumer) Receive(ctx context.Context, max int, invisible time.Du
 		}
 		cur := g.pool.takeForLocked(c.member)
 		if cur == nil {
-			if woken {
-				c.passOnLocked()
-			}
+			c.passOnLocked() // it may have been woken for what another member takes
 			woken = c.awaitLocked(ctx)
 			continue
 		}
 		woken = false
-		if ms, err := r.takeLocked(cur); len(ms) > 0 || err != nil {
-			return ms, err
+		if ms := r.takeLocked(cur); len(ms) > 0 {
+			return ms, nil
 		}
 	}
 }
@@ -158,19 +156,19 @@ type reception struct {
 
 // takeLocked hands out the cursor's next messages; none if there are none to be
 // had now. group.mu is let go while they are read.
-func (r *reception) takeLocked(cur *cursor) ([]*Message, error) {
+func (r *reception) takeLocked(cur *cursor) []*Message {
 	owner := r.c.group.pool.member
 	if cur.lanes != nil {
 		return r.takeLanesLocked(owner, cur)
 	}
 	got := r.fetcher.takeLocked(owner, cur, r.max, maxPollBytes)
 	if len(got.messages) == 0 {
-		return nil, nil
+		return nil
 	}
-	if r.c.closed {
+	if r.c.closed || !r.c.mayTakeLocked(cur) { // closed or unsubscribed meanwhile
 		cur.redo = slices.Insert(cur.redo, 0, got.claims...)
 		cur.scheduleLocked()
-		return nil, ErrClosed
+		return nil
 	}
 	ms := make([]*Message, len(got.messages))
 	leases := make([]lease, len(got.messages))
@@ -179,7 +177,7 @@ func (r *reception) takeLocked(cur *cursor) ([]*Message, error) {
 		leases[i].claim = got.claims[i]
 	}
 	r.lendLocked(cur, ms, leases)
-	return ms, nil
+	return ms
 }
 
 // lendLocked begins the invisible time of messages of the cursor.
@@ -196,10 +194,10 @@ func (r *reception) lendLocked(cur *cursor, ms []*Message, leases []lease) {
 // takeLanesLocked hands out the first message of each lane that is ready: the
 // lane waits until it is acknowledged or comes again. When no lane is ready the
 // queue's next messages are read into lanes first.
-func (r *reception) takeLanesLocked(owner *member, cur *cursor) ([]*Message, error) {
+func (r *reception) takeLanesLocked(owner *member, cur *cursor) []*Message {
 	if !cur.lanes.readyLocked() {
 		cur.lanes.fillLocked(&r.fetcher, owner, cur)
-		return nil, nil
+		return nil
 	}
 	var taken []*lane
 	for len(taken) < r.max && cur.lanes.readyLocked() {
@@ -208,25 +206,24 @@ func (r *reception) takeLanesLocked(owner *member, cur *cursor) ([]*Message, err
 	cur.scheduleLocked() // others may take other lanes
 	start := cur.start
 	lost, err := r.readAgainLocked(cur, taken)
-	if r.c.closed || cur.retired || cur.start != start {
+	if r.c.closed || !r.c.mayTakeLocked(cur) || cur.retired || cur.start != start {
 		for _, ln := range taken {
 			cur.lanes.freeLocked(ln)
 		}
 		cur.scheduleLocked()
-		return nil, nil // closed, or all of that was forgotten
+		return nil // the consumer wants nothing of it, or all was forgotten
 	}
 	var ms []*Message
 	var leases []lease
 	for _, ln := range taken {
 		first := &ln.items[0]
+		ln.running, ln.waiting = false, true
 		switch {
 		case first.message != nil:
 			ms = append(ms, first.message)
 			leases = append(leases, lease{claim: first.claim, lane: ln})
 			first.message = nil // the receiver's from here on
-			ln.running, ln.waiting = false, true
 		case err != nil:
-			ln.running, ln.waiting = false, true
 			cur.group.retries.addLocked(cur.group, due{at: time.Now().Add(readAgainAfter), cursor: cur, lane: ln})
 		default:
 			cur.lanes.dropFirstLocked(ln)
@@ -235,7 +232,7 @@ func (r *reception) takeLanesLocked(owner *member, cur *cursor) ([]*Message, err
 	r.lendLocked(cur, ms, leases)
 	cur.passedLocked(lost)
 	cur.scheduleLocked()
-	return ms, nil
+	return ms
 }
 
 // readAgainLocked reads the first messages of lanes whose receivers have them

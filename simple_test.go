@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -571,6 +572,72 @@ func TestSimpleOrderedIsStrict(t *testing.T) {
 	}
 	running.Wait()
 	require.Zero(t, lag(t, b, "G"))
+}
+
+// TestSimpleMembersComeAndGo: a consumer that closes while a Receive of it is
+// under way keeps no message back.
+func TestSimpleMembersComeAndGo(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 2)
+		const count = 1000
+		for i := range count {
+			send(t, b, &mq.Message{Topic: "T", ShardingKey: fmt.Sprint(i % 20), Body: fmt.Appendf(nil, "%d", i)})
+		}
+		o := &mq.SimpleOptions{Ordered: ordered}
+		stays := simple(t, b, "G", o, "T")
+		var got atomic.Int64
+		take := func(c *mq.SimpleConsumer) error {
+			ms, err := c.Receive(t.Context(), 3, time.Hour)
+			if err != nil {
+				return err
+			}
+			got.Add(int64(len(ms)))
+			return stays.Ack(t.Context(), ms...)
+		}
+		var running sync.WaitGroup
+		for range 2 {
+			running.Go(func() {
+				for got.Load() < count-100 && !t.Failed() {
+					c, err := b.NewSimpleConsumer("G", o)
+					if err == nil {
+						err = c.Subscribe("T", mq.All)
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					var receiving sync.WaitGroup
+					for range 2 {
+						receiving.Go(func() {
+							for err := error(nil); err == nil; {
+								if err = take(c); err != nil && !errors.Is(err, mq.ErrClosed) {
+									t.Error(err)
+								}
+							}
+						})
+					}
+					runtime.Gosched()
+					if err := c.Close(); err != nil {
+						t.Error(err)
+					}
+					receiving.Wait()
+				}
+			})
+		}
+		running.Wait()
+		for got.Load() < count {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ms, err := stays.Receive(ctx, 100, time.Hour)
+			cancel()
+			require.NoError(t, err, "%d of %d", got.Load(), count)
+			got.Add(int64(len(ms)))
+			require.NoError(t, stays.Ack(t.Context(), ms...))
+		}
+		require.EqualValues(t, count, got.Load())
+		require.Zero(t, lag(t, b, "G"))
+	}
 }
 
 // TestNackTakesTurns: a message that is given back for ever does not keep others

@@ -22,6 +22,7 @@ type batch struct {
 	start  coord.Position
 	lane   *lane // of an ordered group
 	alone  bool  // of a message that was in hand when the process ended
+	rest   int   // of a lane: items from here on were not begun when it was recalled
 
 	items []item
 	next  atomic.Int32            // the first item nobody has begun
@@ -82,7 +83,7 @@ func (w *worker) take() *batch {
 	c, g := w.c, w.c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !c.closed {
+	for !c.closed && !w.retireLocked() {
 		if b := c.helpLocked(); b != nil {
 			w.beginLocked(b)
 			return b
@@ -123,6 +124,14 @@ func (w *worker) takeFromLocked(cur *cursor) *batch {
 	b.alone = alone
 	for i := range got.messages {
 		b.items = append(b.items, item{got.claims[i], &got.messages[i]})
+	}
+	if !w.c.wantsLocked(cur) { // any more
+		cur.backLocked(b, b.items)
+		if b.alone {
+			cur.group.endTurnLocked()
+		}
+		w.c.freeLocked(b)
+		return nil
 	}
 	return b
 }
@@ -184,7 +193,7 @@ func (c *cursor) passedLocked(claims []claim) {
 // handle calls the handler for the batch's items until none is left or wanted.
 // Several workers may be at it; each item is begun once.
 func (w *worker) handle(b *batch) {
-	for !w.c.halt.Load() && b.cursor.current.Load() == int64(b.start) {
+	for !w.c.halt.Load() && !w.c.tooMany.Load() && b.cursor.current.Load() == int64(b.start) {
 		i := int(b.next.Add(1)) - 1
 		if i >= len(b.items) {
 			return
@@ -282,7 +291,7 @@ func (w *worker) leave(b *batch) {
 
 // restLocked returns the items that nobody has begun.
 func (b *batch) restLocked() []item {
-	begun := min(int(b.next.Load()), len(b.items))
+	begun := min(int(b.next.Load()), len(b.items), b.rest)
 	return b.items[begun:]
 }
 
@@ -351,7 +360,7 @@ func (c *PushConsumer) newBatchLocked(cur *cursor, start coord.Position) *batch 
 	} else {
 		b = &batch{items: make([]item, 0, maxBatch)}
 	}
-	b.cursor, b.start = cur, start
+	b.cursor, b.start, b.rest = cur, start, maxBatch
 	return b
 }
 

@@ -1,0 +1,298 @@
+package mq_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq"
+	"github.com/pocketmq/mq/mqtest"
+)
+
+// TestUnsubscribePush: nothing begins after it, what is under way is
+// acknowledged, and who subscribes again gets nothing twice.
+func TestUnsubscribePush(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mqtest.OpenMemory(t, written())
+			createTopic(t, b, "T", 1)
+			createTopic(t, b, "other", 1)
+			sendBodies(t, b, "T", 30)
+			g := newGate()
+			c := push(t, b, "G", "T", g.handle, &mq.PushOptions{Ordered: ordered, Concurrency: 2})
+			require.NoError(t, c.Subscribe("other", mq.All))
+			synctest.Wait()
+			begun := g.len()
+			require.Positive(t, begun)
+			require.NoError(t, c.Unsubscribe("T"))
+			require.Equal(t, queuesOf("other", 0), c.Assigned())
+			require.ErrorIs(t, c.Unsubscribe("T"), mq.ErrNotAssigned)
+			require.ErrorIs(t, c.Unsubscribe("none"), mq.ErrTopicNotFound)
+			g.open()
+			pass(time.Hour)
+			require.Equal(t, begun, g.len())
+			require.EqualValues(t, 30-begun, lag(t, b, "G"))
+
+			require.NoError(t, c.Subscribe("T", mq.All))
+			synctest.Wait()
+			require.ElementsMatch(t, bodiesTo(30), g.bodies(), "each once")
+			require.Zero(t, lag(t, b, "G"))
+		})
+	}
+}
+
+// TestUnsubscribeGivesToOthers: while the topic's other subscribers go on.
+func TestUnsubscribeGivesToOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		sendBodies(t, b, "T", 30)
+		stuck, free := newGate(), newGate()
+		free.open()
+		one := push(t, b, "G", "T", stuck.handle, &mq.PushOptions{Concurrency: 1})
+		synctest.Wait()
+		two := push(t, b, "G", "T", free.handle, nil)
+		require.NoError(t, one.Unsubscribe("T"))
+		synctest.Wait()
+		require.Equal(t, 1, stuck.len())
+		require.Equal(t, bodiesTo(30)[1:], free.bodies())
+		require.Equal(t, queuesOf("T", 0), two.Assigned())
+		stuck.open()
+		synctest.Wait()
+		require.Zero(t, lag(t, b, "G"))
+		require.ErrorIs(t, func() error { require.NoError(t, one.Close()); return one.Unsubscribe("T") }(), mq.ErrClosed)
+	})
+}
+
+// TestUnsubscribePull: what was polled and not committed comes again to who
+// subscribes again.
+func TestUnsubscribePull(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	createTopic(t, b, "T", 1)
+	sendBodies(t, b, "T", 4)
+	c := pull(t, b, "G", "T", nil)
+	ms := poll(t, c, 3)
+	require.NoError(t, c.Commit(t.Context(), ms[0]))
+	require.NoError(t, c.Unsubscribe("T"))
+	nothingMore(t, c)
+	require.NoError(t, c.Subscribe("T", mq.All))
+	require.Equal(t, bodiesTo(4)[1:], bodiesOf(poll(t, c, 3)))
+	require.NoError(t, c.Commit(t.Context()))
+	require.Zero(t, lag(t, b, "G"))
+
+	assigned, err := b.NewPullConsumer("H", nil)
+	require.NoError(t, err)
+	require.NoError(t, assigned.Assign(mq.Queue{Topic: "T"}))
+	require.ErrorIs(t, assigned.Unsubscribe("T"), mq.ErrNotAssigned)
+	require.NoError(t, assigned.Close())
+}
+
+// TestUnsubscribeSimple: what was received stays invisible and may be
+// acknowledged.
+func TestUnsubscribeSimple(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	createTopic(t, b, "T", 1)
+	sendBodies(t, b, "T", 4)
+	c := simple(t, b, "G", nil, "T")
+	ms := receive(t, c, 2, time.Hour)
+	require.NoError(t, c.Unsubscribe("T"))
+	require.Empty(t, c.Assigned())
+	nothingToReceive(t, c)
+	require.NoError(t, c.Ack(t.Context(), ms[0]))
+	require.NoError(t, c.Subscribe("T", mq.All))
+	require.Equal(t, bodiesTo(4)[2:], bodiesOf(receive(t, c, 2, time.Hour)))
+	nothingToReceive(t, c)
+	require.NoError(t, c.Ack(t.Context(), ms[1]))
+	require.EqualValues(t, 2, lag(t, b, "G"))
+}
+
+// TestUnsubscribeAcksSkipped: what its filter passed holds nothing afterwards.
+func TestUnsubscribeAcksSkipped(t *testing.T) {
+	t.Parallel()
+	o := written()
+	o.SyncEvery = time.Hour
+	b := mqtest.OpenMemory(t, o)
+	createTopic(t, b, "T", 1)
+	createTopic(t, b, "other", 1)
+	sendBodies(t, b, "T", 20)
+	c := pull(t, b, "G", "other", nil)
+	require.NoError(t, c.Subscribe("T", mq.Tags("wanted")))
+	nothingMore(t, c)
+	require.EqualValues(t, 20, lag(t, b, "G"))
+	require.NoError(t, c.Unsubscribe("T"))
+	require.Zero(t, lag(t, b, "G"))
+}
+
+// TestPausePush: nothing begins between Pause and Resume, of queues that come
+// meanwhile either.
+func TestPausePush(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mqtest.OpenMemory(t, written())
+			createTopic(t, b, "T", 1)
+			createTopic(t, b, "late", 1)
+			sendBodies(t, b, "T", 100)
+			g := newGate()
+			c := push(t, b, "G", "T", g.handle, &mq.PushOptions{Ordered: ordered})
+			synctest.Wait()
+			require.NoError(t, c.Pause())
+			begun := g.len()
+			g.open()
+			require.NoError(t, c.Subscribe("late", mq.All))
+			sendBodies(t, b, "late", 10)
+			pass(time.Hour)
+			require.Equal(t, begun, g.len())
+			require.EqualValues(t, 110-begun, lag(t, b, "G"), "what was under way is acknowledged")
+			require.NoError(t, c.Pause())
+			require.NoError(t, c.Resume())
+			synctest.Wait()
+			require.Equal(t, 110, g.len())
+			require.Zero(t, lag(t, b, "G"))
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, c.Pause(), mq.ErrClosed)
+			require.ErrorIs(t, c.Resume(), mq.ErrClosed)
+		})
+	}
+}
+
+// TestPauseWhileBusy: no handler begins after Pause has returned, however many
+// were about to.
+func TestPauseWhileBusy(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	createTopic(t, b, "T", 4)
+	const count = 5000
+	var paused atomic.Bool
+	var handled atomic.Int64
+	var begun atomic.Int64
+	c := push(t, b, "G", "T", func(context.Context, *mq.Message) error {
+		begun.Add(1)
+		handled.Add(1)
+		return nil
+	}, nil)
+	p := newProducer(t, b, nil)
+	go func() {
+		for i := range count / 100 {
+			if _, err := p.SendBatch(t.Context(), numbered("T", i*100, i*100+100)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for round := 0; handled.Load() < count && !t.Failed(); round++ {
+		require.NoError(t, c.Pause())
+		// Handlers that had begun may yet get to their first line.
+		<-time.After(2 * time.Millisecond)
+		paused.Store(true)
+		before := begun.Load()
+		<-time.After(2 * time.Millisecond)
+		require.Equal(t, before, begun.Load(), "round %d", round)
+		paused.Store(false)
+		require.NoError(t, c.Resume())
+		<-time.After(time.Millisecond)
+	}
+	consumed(t, b, "G")
+	require.EqualValues(t, count, handled.Load(), "each once")
+}
+
+// TestSetConcurrency: more handlers run at once, then fewer, then more.
+func TestSetConcurrency(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 2)
+		var running, most atomic.Int64
+		c := push(t, b, "G", "T", func(ctx context.Context, _ *mq.Message) error {
+			n := running.Add(1)
+			defer running.Add(-1)
+			for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+			}
+			<-time.After(time.Second)
+			return nil
+		}, &mq.PushOptions{Concurrency: 3})
+		sendBodies(t, b, "T", 2000)
+		for _, n := range []int{3, 10, 2, 50, 1, 20} {
+			require.NoError(t, c.SetConcurrency(n))
+			pass(2 * time.Second) // those that had begun return
+			most.Store(0)
+			pass(3 * time.Second)
+			require.EqualValues(t, n, most.Load(), "want %d at once", n)
+		}
+		for _, n := range []int{0, -1, 1<<16 + 1} {
+			require.ErrorIs(t, c.SetConcurrency(n), mq.ErrInvalidOptions)
+		}
+		pass(time.Hour)
+		require.Zero(t, lag(t, b, "G"))
+		require.NoError(t, c.SetConcurrency(1)) // of workers that all wait
+		sendBodies(t, b, "T", 3)
+		pass(4 * time.Second)
+		require.Zero(t, lag(t, b, "G"))
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, c.SetConcurrency(2), mq.ErrClosed)
+	})
+}
+
+// TestDrain: handlers finish, nothing is begun, others get the rest.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mqtest.OpenMemory(t, written())
+			createTopic(t, b, "T", 1)
+			for i := range 20 {
+				send(t, b, &mq.Message{Topic: "T", ShardingKey: fmt.Sprint(i), Body: fmt.Appendf(nil, "%d", i)})
+			}
+			var cancelled atomic.Int64
+			g := newGate()
+			c := push(t, b, "G", "T", func(ctx context.Context, m *mq.Message) error {
+				err := g.handle(ctx, m)
+				if ctx.Err() != nil {
+					cancelled.Add(1)
+				}
+				return err
+			}, &mq.PushOptions{Ordered: ordered, Concurrency: 3})
+			pass(time.Second)
+			begun := g.len()
+			require.Positive(t, begun)
+			drained := make(chan error)
+			go func() { drained <- c.Drain(t.Context()) }()
+			synctest.Wait()
+			require.Empty(t, c.Assigned())
+			g.open()
+			require.NoError(t, <-drained)
+			require.Equal(t, begun, g.len())
+			require.Zero(t, cancelled.Load())
+			require.EqualValues(t, 20-begun, lag(t, b, "G"))
+			require.NoError(t, c.Drain(t.Context()), "again")
+			require.ErrorIs(t, c.Subscribe("T", mq.All), mq.ErrClosed)
+		})
+	}
+}
+
+// TestDrainInVain: when its context ends first it is Close.
+func TestDrainInVain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		sendBodies(t, b, "T", 2)
+		g := newGate() // returns when its context ends
+		c := push(t, b, "G", "T", g.handle, nil)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		require.ErrorIs(t, c.Drain(ctx), context.DeadlineExceeded)
+		require.Equal(t, time.Minute, time.Since(began))
+		require.EqualValues(t, 2, lag(t, b, "G"))
+	})
+}

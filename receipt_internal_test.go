@@ -1,0 +1,99 @@
+package mq
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq/internal/vfs"
+)
+
+// TestAckNotStoredHoldsReceipts: acknowledgements that find no room are none,
+// and the messages stay with their receivers for the time they had.
+func TestAckNotStoredHoldsReceipts(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := context.Background()
+			fs := newTestFS()
+			b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib})
+			p, err := b.NewProducer(nil)
+			require.NoError(t, err)
+			for i := range 4 {
+				_, err = p.Send(ctx, &Message{Topic: "T", Tag: "ab"[i%2 : i%2+1], ShardingKey: fmt.Sprint(i)})
+				require.NoError(t, err)
+			}
+			c, err := b.NewSimpleConsumer("G", &SimpleOptions{Ordered: ordered})
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", Tags("a")))
+			subscribed(t, b, "Eater")
+			var ms []*Message
+			for len(ms) < 2 {
+				more, err := c.Receive(ctx, 1, time.Minute)
+				require.NoError(t, err)
+				ms = append(ms, more...)
+			}
+			fs.Fail(func(c vfs.Call) error {
+				if c.Op == vfs.OpCreate {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			sent := int64(4 + eat(t, b))
+			err = c.Ack(ctx, ms...)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, ErrReceiptExpired)
+			require.Equal(t, sent, lagOf(t, b))
+			require.Equal(t, int64(2), b.Stats().Invisible)
+			require.NoError(t, c.ChangeInvisible(ctx, ms[1], time.Hour))
+
+			fs.Fail(nil)
+			<-time.After(time.Minute + 3*readAgainAfter)
+			synctest.Wait()
+			require.ErrorIs(t, c.Ack(ctx, ms[0]), ErrReceiptExpired, "the time went on")
+			require.NoError(t, c.Ack(ctx, ms[1]))
+			again, err := c.Receive(ctx, 1, time.Minute)
+			require.NoError(t, err)
+			require.Equal(t, []any{Offset(0), 2}, []any{again[0].Offset, again[0].Attempt})
+			require.NoError(t, c.Ack(ctx, again...))
+			brief, cancel := context.WithTimeout(ctx, time.Second)
+			_, err = c.Receive(brief, 1, time.Minute) // passes the rest
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			cancel()
+			<-time.After(3 * readAgainAfter)
+			synctest.Wait()
+			require.Zero(t, lagOf(t, b), "what the filter passed is acknowledged too")
+			require.NoError(t, b.Close())
+		})
+	}
+}
+
+// TestAcknowledgedLeavesNothing: neither an entry in the heap until its time is
+// up, nor a timer.
+func TestAcknowledgedLeavesNothing(t *testing.T) {
+	t.Parallel()
+	b, err := OpenMemory(&Options{Durability: Written})
+	require.NoError(t, err)
+	defer b.Close()
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	c, err := b.NewSimpleConsumer("G", nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Subscribe("T", All))
+	for range 100 {
+		_, err := p.Send(t.Context(), &Message{Topic: "T"})
+		require.NoError(t, err)
+		ms, err := c.Receive(t.Context(), 1, 12*time.Hour)
+		require.NoError(t, err)
+		require.NoError(t, c.ChangeInvisible(t.Context(), ms[0], 24*time.Hour))
+		require.Len(t, c.group.retries.queue, 1)
+		require.NoError(t, c.Ack(t.Context(), ms...))
+		require.Empty(t, c.group.retries.queue)
+		require.Nil(t, c.group.retries.timer)
+	}
+}

@@ -44,7 +44,8 @@
 // the message comes again later. Messages are handled by several goroutines at
 // once; with PushOptions.Ordered those of one sharding key one after another. A
 // PullConsumer hands messages out when Poll asks for them, and they are consumed
-// when Commit says so.
+// when Commit says so. A SimpleConsumer lends them out for a time: what Ack does
+// not name before that is over comes again.
 //
 // An acknowledgement is stored like a message. After the process was killed
 // nothing acknowledged comes again; what was handled but not acknowledged does.

@@ -141,7 +141,8 @@ func (m *member) Subscribe(topic string, f Filter) error {
 // members. The group keeps its progress. If no other member subscribes to the
 // topic, messages that wait to come again wait on, until the group's last member
 // closes; and so does the time of those that a simple consumer received, which
-// it may still acknowledge.
+// it may still acknowledge. What was sent back to the group's RetryTopic comes
+// from there as long as the consumer subscribes to any topic.
 //
 // Errors: ErrTopicNotFound, ErrNotAssigned if the consumer does not subscribe to
 // the topic, ErrClosed.
@@ -159,6 +160,10 @@ func (m *member) Unsubscribe(topic string) error {
 		return fmt.Errorf("%w: not subscribed to topic %q", ErrNotAssigned, topic)
 	}
 	m.group.unsubscribe(m, t)
+	retries := m.b.names.topic(RetryTopic(m.groupName))
+	if _, ok := m.topics[retries]; ok && len(m.topics) == 1 {
+		m.group.unsubscribe(m, retries)
+	}
 	return nil
 }
 

@@ -47,6 +47,31 @@ func TestUnsubscribePush(t *testing.T) {
 	}
 }
 
+// TestUnsubscribeRetries: who subscribes to nothing any more gets no retries
+// either; they come when it subscribes again.
+func TestUnsubscribeRetries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		sendBodies(t, b, "T", 1)
+		var in inbox
+		c := push(t, b, "G", "T", func(ctx context.Context, m *mq.Message) error {
+			_ = in.handle(ctx, m)
+			if in.len() < 3 {
+				return mq.RetryAfter(0)
+			}
+			return nil
+		}, nil)
+		synctest.Wait()
+		require.Equal(t, 3, in.len())
+		require.NoError(t, c.Unsubscribe("T"))
+		require.Empty(t, c.Assigned())
+		require.NoError(t, c.Subscribe("T", mq.All))
+		require.Len(t, c.Assigned(), 2)
+	})
+}
+
 // TestUnsubscribeGivesToOthers: while the topic's other subscribers go on.
 func TestUnsubscribeGivesToOthers(t *testing.T) {
 	t.Parallel()

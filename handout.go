@@ -160,11 +160,12 @@ func (c *cursor) suspectLocked(off Offset) int {
 
 // aloneLocked takes the turn to hand out a message that was in hand; false: it is
 // another queue's, and the cursor waits for it. In an ordered group messages have
-// turns of their own.
+// turns of their own, and what is asked for is handed out to who asks: nobody
+// tells when a turn would be over.
 func (c *cursor) aloneLocked() bool {
 	g := c.group
 	switch {
-	case c.lanes != nil:
+	case c.lanes != nil || c.owner.kind.pull || c.owner.kind.simple:
 	case g.suspect != nil:
 		c.waiting = true
 		g.behind = append(g.behind, c)

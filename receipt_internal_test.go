@@ -97,3 +97,53 @@ func TestAcknowledgedLeavesNothing(t *testing.T) {
 		require.Nil(t, c.group.retries.timer)
 	}
 }
+
+// TestAskedForAfterACrash: what handlers had when the process ended is there at
+// once, of all queues, for who asks for it; and that it was tried is known.
+func TestAskedForAfterACrash(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"pull", "simple"} {
+		fs := vfs.NewMem(0)
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 3})
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for range 3 {
+			_, err = p.Send(t.Context(), &Message{Topic: "T"})
+			require.NoError(t, err)
+		}
+		begun := make(chan struct{})
+		c, err := b.NewPushConsumer("G", func(ctx context.Context, _ *Message) error {
+			begun <- struct{}{}
+			<-ctx.Done()
+			return nil
+		}, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		for range 3 {
+			<-begun
+		}
+		b = openOn(t, killed(fs), &Options{Durability: Written, DefaultQueues: 3})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var take func() ([]*Message, error)
+		if kind == "pull" {
+			c, err := b.NewPullConsumer("G", nil)
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", All))
+			take = func() ([]*Message, error) { return c.Poll(ctx, 10) }
+		} else {
+			c, err := b.NewSimpleConsumer("G", nil)
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", All))
+			take = func() ([]*Message, error) { return c.Receive(ctx, 10, time.Hour) }
+		}
+		for got := 0; got < 3; {
+			ms, err := take()
+			require.NoError(t, err, "%s: after %d", kind, got)
+			for _, m := range ms {
+				require.Equal(t, 2, m.Attempt)
+			}
+			got += len(ms)
+		}
+	}
+}

@@ -386,9 +386,14 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 		}
 	}
 	c, err := l.b.NewPullConsumer(g.name, nil)
-	must(err)
-	for name := range l.topics {
-		must(c.Subscribe(name, All))
+	for _, name := range l.names() {
+		if err == nil {
+			err = c.Subscribe(name, All)
+		}
+	}
+	if err != nil {
+		l.flaw("drain %s: %v", g.name, err)
+		return nil, false
 	}
 	last := map[Queue]Offset{}
 	for {
@@ -396,6 +401,7 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 		ms, err := c.Poll(ctx, 1000)
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) {
+			l.noteCursors(c.group)
 			must(c.Close())
 			return got, true
 		}
@@ -415,5 +421,23 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 			last[q] = m.Offset
 		}
 		l.mu.Unlock()
+		// What was in hand when a process ended is handed out alone, and what is
+		// behind it after that.
+		if err := c.Commit(context.Background(), ms...); err != nil {
+			l.flaw("commit: %v", err)
+			return nil, false
+		}
+	}
+}
+
+// noteCursors writes down where a group stands, for who looks at a failure.
+func (l *powerRun) noteCursors(g *group) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, gt := range g.topics {
+		for _, c := range gt.cursors {
+			l.trace.note("%s %v: next %d of %d, done %v, suspects %v, again %d, out %d, queued %v, waiting %v, owned %v",
+				g.name, c.queue.name(), c.next, c.queue.entries.End(), c.done, c.suspects, len(c.redo), c.out, c.queued, c.waiting, c.owner != nil)
+		}
 	}
 }

@@ -65,6 +65,7 @@ func (l *powerRun) subscribe(g *powerGroup, subscribe func(string, Filter) error
 
 func (l *powerRun) joinPush(g *powerGroup) bool {
 	rnd := rand.New(rand.NewPCG(l.rnd.Uint64(), 1)) // handlers run one at a time, under mu
+	ordered := l.rnd.IntN(2) == 0
 	handler := func(_ context.Context, m *Message) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -79,7 +80,9 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 			time.Sleep(time.Duration(nap) * time.Millisecond)
 			l.mu.Lock()
 		}
-		failed := rnd.IntN(6) == 0
+		// What fails without an order is stored again, under another position: the
+		// histories do not follow that yet (delay_power_internal_test.go does).
+		failed := ordered && rnd.IntN(6) == 0
 		switch {
 		case sub.gen != gen, int64(m.origin.start) != m.origin.cursor.current.Load(): // it was handed out before a reset
 			sub.done[pm.number] = powerTried
@@ -96,7 +99,7 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 	}
 	backoff := func(int) time.Duration { return 5 * time.Millisecond }
 	var err error
-	l.push, err = l.b.NewPushConsumer(g.name, handler, &PushOptions{Concurrency: 1 + l.rnd.IntN(3), Backoff: backoff, Ordered: l.rnd.IntN(2) == 0})
+	l.push, err = l.b.NewPushConsumer(g.name, handler, &PushOptions{Concurrency: 1 + l.rnd.IntN(3), Backoff: backoff, Ordered: ordered})
 	if err != nil {
 		return l.goesOn("join", err)
 	}

@@ -26,7 +26,7 @@ func TestInvisibleTimeIsUp(t *testing.T) {
 			send(t, b, &mq.Message{Topic: "T", ShardingKey: "a", Body: []byte("0")}, &mq.Message{Topic: "T", ShardingKey: "b", Body: []byte("1")})
 			o := &mq.SimpleOptions{Ordered: ordered}
 			one, two := simple(t, b, "G", o, "T"), simple(t, b, "G", o, "T")
-			first := receive(t, one, 2, 10*time.Second)
+			first := receiveFrom(t, one, 2, 10*time.Second)
 			require.NoError(t, one.Ack(t.Context(), first[1]))
 			began := time.Now()
 			for attempt := 2; attempt < 20; attempt++ {
@@ -59,7 +59,7 @@ func TestChangeInvisible(t *testing.T) {
 		createTopic(t, b, "T", 1)
 		sendBodies(t, b, "T", 3)
 		c := simple(t, b, "G", nil, "T")
-		ms := receive(t, c, 3, time.Minute)
+		ms := receiveFrom(t, c, 3, time.Minute)
 		pass(59 * time.Second)
 		began := time.Now()
 		require.NoError(t, c.ChangeInvisible(t.Context(), ms[0], time.Hour)) // longer, from now on
@@ -87,7 +87,7 @@ func TestReceiptChanged(t *testing.T) {
 		createTopic(t, b, "T", 1)
 		sendBodies(t, b, "T", 1)
 		c := simple(t, b, "G", nil, "T")
-		m := receive(t, c, 1, time.Second)[0]
+		m := receiveFrom(t, c, 1, time.Second)[0]
 		for range 1000 {
 			require.NoError(t, c.ChangeInvisible(t.Context(), m, time.Second))
 			pass(999 * time.Millisecond)
@@ -110,7 +110,7 @@ func TestReceiptRefused(t *testing.T) {
 		},
 		"given back and received": func(t *testing.T, _ *mq.Broker, c *mq.SimpleConsumer, m *mq.Message) {
 			require.NoError(t, c.Nack(t.Context(), m))
-			require.Equal(t, 2, receive(t, c, 1, time.Hour)[0].Attempt)
+			require.Equal(t, 2, receiveFrom(t, c, 1, time.Hour)[0].Attempt)
 		},
 		"time is up": func(t *testing.T, _ *mq.Broker, c *mq.SimpleConsumer, m *mq.Message) {
 			require.NoError(t, c.ChangeInvisible(t.Context(), m, time.Nanosecond))
@@ -130,7 +130,7 @@ func TestReceiptRefused(t *testing.T) {
 					createTopic(t, b, "T", 1)
 					sendBodies(t, b, "T", 1)
 					c := simple(t, b, "G", &mq.SimpleOptions{Ordered: ordered}, "T")
-					m := receive(t, c, 1, time.Hour)[0]
+					m := receiveFrom(t, c, 1, time.Hour)[0]
 					end(t, b, c, m)
 					synctest.Wait()
 					owed, out := lag(t, b, "G"), invisible(t, b, "G")
@@ -142,7 +142,7 @@ func TestReceiptRefused(t *testing.T) {
 					require.Equal(t, []int64{owed, out}, []int64{lag(t, b, "G"), invisible(t, b, "G")})
 					pass(2 * time.Hour)
 					if owed > 0 {
-						require.NoError(t, c.Ack(t.Context(), receive(t, c, 1, time.Hour)...))
+						require.NoError(t, c.Ack(t.Context(), receiveFrom(t, c, 1, time.Hour)...))
 					}
 				}
 			})
@@ -158,7 +158,7 @@ func TestAckLeavesOutExpired(t *testing.T) {
 	createTopic(t, b, "T", 1)
 	sendBodies(t, b, "T", 4)
 	c := simple(t, b, "G", nil, "T")
-	ms := receive(t, c, 4, time.Hour)
+	ms := receiveFrom(t, c, 4, time.Hour)
 	require.NoError(t, c.Nack(t.Context(), ms[1]))
 	err := c.Ack(t.Context(), ms[0], ms[1], ms[2], ms[2])
 	require.ErrorIs(t, err, mq.ErrReceiptExpired)
@@ -229,7 +229,7 @@ func TestAckIsOneFrame(t *testing.T) {
 	createTopic(t, b, "T", 4)
 	sendBodies(t, b, "T", 400)
 	c := simple(t, b, "G", nil, "T")
-	ms := receive(t, c, 400, time.Hour)
+	ms := receiveFrom(t, c, 400, time.Hour)
 	before := b.Stats()
 	require.NoError(t, c.Ack(t.Context(), ms...))
 	after := b.Stats()
@@ -247,12 +247,12 @@ func TestSimpleReset(t *testing.T) {
 			send(t, b, &mq.Message{Topic: "T", ShardingKey: fmt.Sprint(i), Body: fmt.Appendf(nil, "%d", i)})
 		}
 		c := simple(t, b, "G", &mq.SimpleOptions{Ordered: ordered, PrefetchMessages: 10}, "T")
-		ms := receive(t, c, 10, time.Hour)
+		ms := receiveFrom(t, c, 10, time.Hour)
 		nothingToReceive(t, c)
 		require.NoError(t, b.ResetOffset("G", "T", mq.AtOffset(mq.Queue{Topic: "T"}, 4)))
 		require.Zero(t, invisible(t, b, "G"))
 		require.ErrorIs(t, c.Ack(t.Context(), ms...), mq.ErrReceiptExpired)
-		again := receive(t, c, 6, time.Hour)
+		again := receiveFrom(t, c, 6, time.Hour)
 		require.Equal(t, bodiesTo(10)[4:], bodiesOf(again))
 		require.Equal(t, 1, again[0].Attempt)
 		require.NoError(t, c.Ack(t.Context(), again...))

@@ -29,7 +29,7 @@ func TestSimpleOrdered(t *testing.T) {
 		}
 		o := &mq.SimpleOptions{Ordered: true}
 		one, two := simple(t, b, "G", o, "T"), simple(t, b, "G", o, "T")
-		ms := receive(t, one, 3, time.Minute)
+		ms := receiveFrom(t, one, 3, time.Minute)
 		require.Equal(t, []string{"a0", "b0", "c0"}, bodiesOf(ms))
 		nothingToReceive(t, two)
 
@@ -37,10 +37,10 @@ func TestSimpleOrdered(t *testing.T) {
 		require.NoError(t, one.Nack(t.Context(), ms[1]))
 		for _, want := range []string{"c0", "c1", "c2", "c3"} {
 			if want != "c0" {
-				ms[2] = receive(t, two, 1, time.Hour)[0]
+				ms[2] = receiveFrom(t, two, 1, time.Hour)[0]
 				for string(ms[2].Body) == "b0" {
 					require.NoError(t, two.ChangeInvisible(t.Context(), ms[2], time.Minute))
-					ms[2] = receive(t, two, 1, time.Hour)[0]
+					ms[2] = receiveFrom(t, two, 1, time.Hour)[0]
 				}
 			}
 			require.Equal(t, want, string(ms[2].Body))
@@ -50,7 +50,7 @@ func TestSimpleOrdered(t *testing.T) {
 		pass(time.Minute)
 		var order []string
 		for range 8 {
-			m := receive(t, two, 1, time.Minute)[0]
+			m := receiveFrom(t, two, 1, time.Minute)[0]
 			order = append(order, string(m.Body))
 			require.Equal(t, m.Offset <= 1, m.Attempt > 1, "%s, attempt %d", m.Body, m.Attempt)
 			require.NoError(t, one.Ack(t.Context(), m))
@@ -147,7 +147,7 @@ func TestNackTakesTurns(t *testing.T) {
 	good := 0
 	for attempts := 0; good < 49; attempts++ {
 		require.Less(t, attempts, 200)
-		m := receive(t, c, 1, time.Hour)[0]
+		m := receiveFrom(t, c, 1, time.Hour)[0]
 		if string(m.Body) == "0" {
 			require.NoError(t, c.Nack(t.Context(), m))
 			continue
@@ -172,21 +172,21 @@ func TestSimpleBounds(t *testing.T) {
 			messages := simple(t, b, fmt.Sprint("messages", ordered), &mq.SimpleOptions{PrefetchMessages: 10, Ordered: ordered}, "T")
 			bytes := simple(t, b, fmt.Sprint("bytes", ordered), &mq.SimpleOptions{PrefetchBytes: 5500, Ordered: ordered}, "T")
 			if ordered { // all messages are of one key
-				receive(t, messages, 1, time.Minute)
+				receiveFrom(t, messages, 1, time.Minute)
 				nothingToReceive(t, messages)
-				receive(t, bytes, 1, time.Minute)
+				receiveFrom(t, bytes, 1, time.Minute)
 				nothingToReceive(t, bytes)
 				continue
 			}
-			ms := receive(t, messages, 10, time.Minute)
+			ms := receiveFrom(t, messages, 10, time.Minute)
 			nothingToReceive(t, messages)
-			receive(t, bytes, 6, time.Minute)
+			receiveFrom(t, bytes, 6, time.Minute)
 			nothingToReceive(t, bytes)
 			require.NoError(t, messages.Ack(t.Context(), ms[3], ms[8]))
-			receive(t, messages, 2, time.Hour)
+			receiveFrom(t, messages, 2, time.Hour)
 			nothingToReceive(t, messages)
 			pass(time.Minute)
-			require.Equal(t, 2, receive(t, messages, 8, time.Hour)[7].Attempt)
+			require.Equal(t, 2, receiveFrom(t, messages, 8, time.Hour)[7].Attempt)
 			nothingToReceive(t, messages)
 		}
 	})

@@ -33,7 +33,7 @@ func simple(t testing.TB, b *mq.Broker, group string, o *mq.SimpleOptions, topic
 }
 
 // receive takes exactly n messages, in as many calls as it takes.
-func receive(t testing.TB, c *mq.SimpleConsumer, n int, invisible time.Duration) []*mq.Message {
+func receiveFrom(t testing.TB, c *mq.SimpleConsumer, n int, invisible time.Duration) []*mq.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -76,7 +76,7 @@ func TestReceiveAndAck(t *testing.T) {
 	for i, m := range ms {
 		require.Equal(t, []any{mq.Offset(i), 1}, []any{m.Offset, m.Attempt})
 	}
-	require.Equal(t, bodiesTo(100)[30:], bodiesOf(receive(t, c, 70, time.Hour)))
+	require.Equal(t, bodiesTo(100)[30:], bodiesOf(receiveFrom(t, c, 70, time.Hour)))
 	nothingToReceive(t, c)
 	require.EqualValues(t, 100, invisible(t, b, "G"))
 
@@ -308,7 +308,7 @@ func TestSimpleFilter(t *testing.T) {
 	c := simple(t, b, "G", nil)
 	require.NoError(t, c.Subscribe("T", mq.Tags("a", "c")))
 	require.ErrorIs(t, simple(t, b, "G", nil).Subscribe("T", mq.All), mq.ErrSubscriptionMismatch)
-	ms := receive(t, c, 20, time.Hour)
+	ms := receiveFrom(t, c, 20, time.Hour)
 	for _, m := range ms {
 		require.NotEqual(t, "b", m.Tag)
 	}
@@ -325,7 +325,7 @@ func TestSimpleAfterRestart(t *testing.T) {
 	createTopic(t, b, "T", 1)
 	sendBodies(t, b, "T", 10)
 	c := simple(t, b, "G", nil, "T")
-	ms := receive(t, c, 8, 1000*time.Hour)
+	ms := receiveFrom(t, c, 8, 1000*time.Hour)
 	require.NoError(t, c.Ack(t.Context(), ms[0], ms[2], ms[5]))
 	copyStore(t, dir, copied)
 	require.NoError(t, b.Close())
@@ -333,7 +333,7 @@ func TestSimpleAfterRestart(t *testing.T) {
 	for _, dir := range []string{dir, copied} {
 		b := mqtest.OpenDir(t, dir, written())
 		c := simple(t, b, "G", nil, "T")
-		again := receive(t, c, 7, time.Hour)
+		again := receiveFrom(t, c, 7, time.Hour)
 		require.Equal(t, []string{"1", "3", "4", "6", "7", "8", "9"}, bodiesOf(again))
 		nothingToReceive(t, c)
 		require.ErrorIs(t, c.Ack(t.Context(), ms[1]), mq.ErrNotAssigned, "received of another broker")
@@ -352,7 +352,7 @@ func TestSimpleClose(t *testing.T) {
 		createTopic(t, b, "T", 1)
 		sendBodies(t, b, "T", 2)
 		one, two := simple(t, b, "G", nil, "T"), simple(t, b, "G", nil, "T")
-		ms := receive(t, one, 2, time.Minute)
+		ms := receiveFrom(t, one, 2, time.Minute)
 		waiting := make(chan error)
 		go func() {
 			_, err := one.Receive(t.Context(), 1, time.Minute)
@@ -380,7 +380,7 @@ func TestSimpleClose(t *testing.T) {
 		require.NoError(t, two.Close())
 		require.Zero(t, b.Stats().Invisible)
 		three := simple(t, b, "G", nil, "T")
-		require.Equal(t, "1", string(receive(t, three, 1, time.Hour)[0].Body))
+		require.Equal(t, "1", string(receiveFrom(t, three, 1, time.Hour)[0].Body))
 		require.ErrorIs(t, three.Ack(t.Context(), ms[1]), mq.ErrReceiptExpired)
 		nothingToReceive(t, three)
 	})
@@ -396,7 +396,7 @@ func TestSimpleShutdown(t *testing.T) {
 	c, err := b.NewSimpleConsumer("G", nil)
 	require.NoError(t, err)
 	require.NoError(t, c.Subscribe("T", mq.All))
-	receive(t, c, 1, time.Hour)
+	receiveFrom(t, c, 1, time.Hour)
 	waiting := make(chan error)
 	go func() {
 		_, err := c.Receive(context.Background(), 1, time.Hour)
@@ -430,13 +430,13 @@ func TestSimpleGroupsAreOfTheirOwnKind(t *testing.T) {
 	// One kind after the other: progress is the group's.
 	sendBodies(t, b, "T", 2)
 	c := simple(t, b, "G", nil, "T")
-	m := receive(t, c, 1, time.Hour)[0]
+	m := receiveFrom(t, c, 1, time.Hour)[0]
 	require.NoError(t, c.Ack(t.Context(), m))
 	require.NoError(t, c.Close())
 	p := pull(t, b, "G", "T", nil)
 	require.Equal(t, []string{"1"}, bodiesOf(poll(t, p, 1)))
 	require.NoError(t, p.Close())
-	require.Equal(t, []string{"1"}, bodiesOf(receive(t, simple(t, b, "G", nil, "T"), 1, time.Hour)))
+	require.Equal(t, []string{"1"}, bodiesOf(receiveFrom(t, simple(t, b, "G", nil, "T"), 1, time.Hour)))
 }
 
 func TestSimpleBadInput(t *testing.T) {
@@ -479,8 +479,8 @@ func TestSimpleBadInput(t *testing.T) {
 	ms, err := c.Receive(ctx, math.MaxInt, math.MaxInt64) // for ever
 	require.NoError(t, err)
 	require.Len(t, ms, 3)
-	foreign := receive(t, simple(t, other, "G", nil, "T"), 1, time.Hour)[0]
-	another := receive(t, simple(t, b, "H", nil, "T"), 1, time.Hour)[0]
+	foreign := receiveFrom(t, simple(t, other, "G", nil, "T"), 1, time.Hour)[0]
+	another := receiveFrom(t, simple(t, b, "H", nil, "T"), 1, time.Hour)[0]
 	polled := poll(t, pull(t, b, "P", "T", nil), 1)[0]
 	found, err := b.MessageByID(ms[0].ID)
 	require.NoError(t, err)
@@ -509,7 +509,7 @@ func TestSimpleBadInput(t *testing.T) {
 	require.NoError(t, b.DeleteGroup("G"))
 	again := simple(t, b, "G", nil, "T")
 	require.ErrorIs(t, again.Ack(ctx, ms[0]), mq.ErrReceiptExpired)
-	require.Equal(t, bodiesTo(3), bodiesOf(receive(t, again, 3, time.Hour)))
+	require.Equal(t, bodiesTo(3), bodiesOf(receiveFrom(t, again, 3, time.Hour)))
 }
 
 func TestSimpleTopicGrows(t *testing.T) {
@@ -520,7 +520,7 @@ func TestSimpleTopicGrows(t *testing.T) {
 	require.NoError(t, b.UpdateTopic("T", mq.TopicConfig{Queues: 3, Durability: mq.Written}))
 	require.Equal(t, queuesOf("T", 0, 1, 2), one.Assigned())
 	sendBodies(t, b, "T", 30)
-	ms := append(receive(t, one, 15, time.Hour), receive(t, two, 15, time.Hour)...)
+	ms := append(receiveFrom(t, one, 15, time.Hour), receiveFrom(t, two, 15, time.Hour)...)
 	require.ElementsMatch(t, bodiesTo(30), bodiesOf(ms))
 	require.NoError(t, one.Ack(t.Context(), ms...))
 }

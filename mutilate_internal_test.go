@@ -132,8 +132,23 @@ func makeVictim(t *testing.T, clean bool) *victim {
 			send("W", "S", "W", "S")
 		case 30:
 			send("Gone")
+		case 40: // waits longer than the test takes
+			_, err := p.Send(t.Context(), &Message{Topic: "W", Body: []byte("later"), DeliverAt: time.Now().Add(time.Hour)})
+			require.NoError(t, err)
 		}
 	}
+	handled := make(chan bool, 1)
+	pushed, err := b.NewPushConsumer("P", func(context.Context, *Message) error {
+		select {
+		case handled <- true:
+		default:
+		}
+		return nil
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, pushed.Subscribe("S", All))
+	<-handled
+	require.NoError(t, pushed.Close())
 	c, err := b.NewPullConsumer("G", &PullOptions{AckDurability: Synced})
 	require.NoError(t, err)
 	require.NoError(t, c.Subscribe("W", All))
@@ -257,6 +272,7 @@ func (v *victim) survey(t *testing.T) {
 	require.Positive(t, kinds["journal"])
 	require.Positive(t, kinds["consumequeue"])
 	require.Positive(t, kinds["index"])
+	require.Positive(t, kinds["timer"])
 }
 
 // wound is one mutilation: of bytes [off, off+len) of a file.

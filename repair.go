@@ -199,7 +199,7 @@ func (r *repairer) begin() error {
 		err = nil
 	}
 	err = errors.Join(err, b.fs.SyncDir(b.dir))
-	for _, name := range []string{"commitlog", "consumequeue", "index", "journal"} {
+	for _, name := range []string{"commitlog", "consumequeue", "index", "timer", "journal"} {
 		err = errors.Join(err, b.fs.RemoveAll(b.path(name)))
 	}
 	if err != nil {

@@ -67,8 +67,8 @@ const (
 	// DamagedQueueFile: a file of a message queue is missing or too short.
 	// Opening folds the whole log then.
 	DamagedQueueFile ProblemKind = "damaged queue file"
-	// DamagedKeyFile: a file of key hashes is missing or damaged. It is made again
-	// when a key is looked up.
+	// DamagedKeyFile: a file of key hashes, or of the times that delayed messages
+	// wait for, is missing or damaged. It is made again when it is asked for.
 	DamagedKeyFile ProblemKind = "damaged key file"
 	// Unreadable: the file system gave an error.
 	Unreadable ProblemKind = "unreadable"
@@ -348,7 +348,7 @@ func (v *verifier) examiner() *commitlog.Examiner {
 // fingerprint is that of the names and sizes of what is written most.
 func (v *verifier) fingerprint() string {
 	var b strings.Builder
-	for _, name := range []string{"commitlog", "journal", "index"} {
+	for _, name := range []string{"commitlog", "journal", "index", "timer"} {
 		entries, _ := v.fs.List(v.path(name))
 		for _, e := range entries {
 			fmt.Fprintf(&b, "%s/%s %d\n", name, e.Name, e.Size)
@@ -452,7 +452,10 @@ func (v *verifier) checkFiles(found *commitlog.Examination) error {
 	if err := v.checkQueueFiles(); err != nil {
 		return err
 	}
-	if err := v.checkKeyFiles(found.Start); err != nil {
+	if err := v.checkKeyFiles("index", v.head.keysFrom, v.head.keysTo, found.Start); err != nil {
+		return err
+	}
+	if err := v.checkKeyFiles("timer", v.head.timerFrom, v.head.timerTo, found.Start); err != nil {
 		return err
 	}
 	known := []string{"LOCK", reserveName, "commitlog", "consumequeue", "index", "timer", "journal"}
@@ -488,15 +491,17 @@ func (v *verifier) owner() int {
 	return pid
 }
 
-// checkKeyFiles reads the files of keys, and looks for those that are missing.
-func (v *verifier) checkKeyFiles(start coord.Position) error {
-	next := max(v.head.keysFrom, start)
-	gap := func(to coord.Position) {
-		if next < to && to <= v.head.keysTo {
-			v.problem(Problem{Kind: DamagedKeyFile, File: v.path("index"), Detail: fmt.Sprintf("no file from %d to %d", next, to)})
+// checkKeyFiles reads the files of keys, or of the times that delayed messages
+// wait for, and looks for those that are missing: from where to where the
+// checkpoint says there are some.
+func (v *verifier) checkKeyFiles(folder string, from, to, start coord.Position) error {
+	next := max(from, start)
+	gap := func(end coord.Position) {
+		if next < end && end <= to {
+			v.problem(Problem{Kind: DamagedKeyFile, File: v.path(folder), Detail: fmt.Sprintf("no file from %d to %d", next, end)})
 		}
 	}
-	err := keyindex.Examine(v.fs, v.path("index"), func(x keyindex.Examined) error {
+	err := keyindex.Examine(v.fs, v.path(folder), func(x keyindex.Examined) error {
 		switch {
 		case x.Foreign:
 			v.problem(Problem{Kind: UnknownFile, File: x.File})
@@ -508,7 +513,7 @@ func (v *verifier) checkKeyFiles(start coord.Position) error {
 				v.problem(Problem{Kind: DamagedKeyFile, File: x.File, Offset: x.Offset, Detail: x.Err.Error()})
 			}
 			if x.From > next {
-				gap(min(x.From, v.head.keysTo))
+				gap(min(x.From, to))
 			}
 			next = max(next, x.To)
 		}
@@ -517,7 +522,7 @@ func (v *verifier) checkKeyFiles(start coord.Position) error {
 	if err != nil {
 		return err
 	}
-	gap(v.head.keysTo)
+	gap(to)
 	return nil
 }
 

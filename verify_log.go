@@ -87,6 +87,10 @@ func (v *verifier) record(r commitlog.Record) error {
 		err = record.DecodeDelayed(r.Payload, &m)
 	case record.KindSettle:
 		_, err = record.DecodeSettle(r.Payload)
+	case record.KindHandout:
+		if err = record.DecodeHandout(r.Payload, &v.b.state.hand); err == nil {
+			v.b.state.applyHandout(&v.b.state.hand)
+		}
 	case record.KindFiller:
 	case record.KindTopicDelete:
 		if d, derr := record.DecodeTopicDelete(r.Payload); derr == nil {
@@ -96,7 +100,7 @@ func (v *verifier) record(r commitlog.Record) error {
 	default:
 		err = v.foldState(r)
 	}
-	if err == nil && kind > record.KindSettle && kind != record.KindFiller {
+	if err == nil && !kind.Known() {
 		err = errors.New("unknown kind of record")
 	}
 	if err != nil {

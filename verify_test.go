@@ -3,14 +3,17 @@ package mq_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/pocketmq/mq"
+	"github.com/pocketmq/mq/mqtest"
 )
 
 // verify examines the store and demands that nothing of it changes.
@@ -191,4 +194,30 @@ func TestVerifyErrors(t *testing.T) {
 	require.Len(t, r.Problems, 1)
 	require.Positive(t, r.More)
 	require.Len(t, steps, 3)
+}
+
+// TestVerifyEveryKind: a store with every kind of record in its log is sound,
+// closed or killed, and so is what Repair makes of it.
+func TestVerifyEveryKind(t *testing.T) {
+	t.Parallel()
+	h := makeStore(t, 200)
+	p := newProducer(t, h.b, nil)
+	for _, delay := range []time.Duration{0, 0, time.Hour} {
+		_, err := p.Send(t.Context(), &mq.Message{Topic: "T", Body: []byte("x"), DeliverAt: time.Now().Add(delay)})
+		require.NoError(t, err)
+	}
+	fails := func(context.Context, *mq.Message) error { return errors.New("not now") }
+	c := push(t, h.b, "Push", "T", fails, nil)
+	mqtest.Eventually(t, func() bool { return h.b.Stats().Failed > 100 }, "messages come again")
+	h.kill()
+	killed := h.verify()
+	require.True(t, killed.OK(), "%v", killed)
+	require.NoError(t, c.Close())
+	_, err := mq.Repair(t.Context(), h.dir, h.dir+"-repaired", nil)
+	require.NoError(t, err)
+	for _, dir := range []string{h.dir + "-repaired", strings.TrimSuffix(h.dir, "-killed")} {
+		r, err := mq.Verify(t.Context(), dir, nil)
+		require.NoError(t, err)
+		require.Empty(t, r.Problems, "%v", r)
+	}
 }

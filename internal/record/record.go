@@ -115,6 +115,9 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
+// Known reports whether this version knows the kind.
+func (k Kind) Known() bool { return k > 0 && int(k) < len(kindNames) || k == KindFiller }
+
 // Errors of decoding and of sizing. All are wrapped with what was wrong.
 var (
 	// ErrMalformed: the bytes are not what an encoder writes.

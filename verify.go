@@ -233,7 +233,6 @@ type verifier struct {
 	missing []missingRun
 	unknown map[coord.TopicID]*unknownTopic
 	deleted map[coord.TopicID]bool
-	flaws   int // of records, while the log is read
 }
 
 func newVerifier(ctx context.Context, fsys vfs.FS, dir string, options *VerifyOptions) (*verifier, error) {

@@ -429,11 +429,11 @@ func TestDelayTopicDeleted(t *testing.T) {
 		require.EqualValues(t, 10, b.Stats().Waiting)
 		createTopic(t, b, "T", 1)
 		require.Empty(t, waiting(t, b, "T"))
-		got := receive(t, b, "T")
+		receive(t, b, "T")
 		pass(30 * time.Second)
 		require.NoError(t, b.Close())
 		b = mqtest.OpenDir(t, dir, written())
-		got = receive(t, b, "T")
+		got := receive(t, b, "T")
 		others := &received{at: map[string]time.Time{}}
 		c, err := b.NewPushConsumer("H", others.handle, nil)
 		require.NoError(t, err)

@@ -51,7 +51,8 @@ type PushOptions struct {
 	MaxAttempts int
 
 	// PrefetchMessages and PrefetchBytes bound what is handed out of one queue
-	// and not acknowledged, messages that wait to come again included. Default
+	// and not acknowledged, in an ordered group with those that wait to come again.
+	// Default
 	// 1,000 and 100 MiB (RocketMQ's pullThresholdForQueue and
 	// pullThresholdSizeForQueue).
 	PrefetchMessages int

@@ -153,6 +153,13 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 		c.tell(t, retry{after: -1}, err)
 		return itemConsumed
 	}
+	if c.ctx.Err() != nil {
+		// The consumer closes and has cancelled its handlers: that is no fault of the
+		// message. It comes again when the group has somebody for it.
+		c.tell(t, retry{}, err)
+		c.again(b, it, 0)
+		return itemFailed
+	}
 	r := judge(err, t.attempts, c.maxAttempts, c.backoff)
 	c.tell(t, r, err)
 	return c.settle(b, it, t, r, err)

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -30,6 +31,7 @@ import (
 
 var (
 	mutilateAll  = flag.String("mutilate", "", "TestMutilate goes through every byte of the last 64 KiB in use of every file: 'turns' has each byte suffer one mutilation, 'every' all four")
+	mutilateOnly = flag.String("mutilate.only", "", "a regular expression: TestMutilate keeps to the files whose path it matches")
 	mutilateSeed = flag.Uint64("mutilate.seed", 1, "the seed of TestMutilate; 0 is a new one")
 	mutilateCase = flag.String("mutilate.case", "", "the one case that TestMutilate is to go through, as it printed it")
 )
@@ -399,7 +401,11 @@ func (v *victim) sweep(t *testing.T) {
 // everyByte goes through the last 64 KiB in use of every file, and random places
 // before them.
 func (v *victim) everyByte(rnd *rand.Rand, wounds chan<- wound, count *tally) {
+	only := regexp.MustCompile(*mutilateOnly)
 	for i, f := range v.files {
+		if !only.MatchString(f.name) {
+			continue
+		}
 		first := max(0, f.used-64*kib)
 		for off := first; off < f.used; off++ {
 			if off%4096 == 0 {

@@ -308,6 +308,7 @@ func (m *model) makeRoom() {
 
 // compare checks that the broker holds what the reference says.
 func (m *model) compare() {
+	m.compareWaiting()
 	m.note("compare")
 	require.NoError(m, m.b.Check(context.Background()))
 	require.ElementsMatch(m, slices.Sorted(maps.Keys(m.topics)), m.b.Topics())

@@ -52,6 +52,7 @@ func TestModel(t *testing.T) {
 			m := &model{
 				T: t, rnd: rand.New(rand.NewPCG(seed, 0)), opts: options, memory: name == "memory",
 				seed: seed, topics: map[string]*refTopic{}, groups: map[string]*refGroup{}, ids: map[mq.MessageID]bool{},
+				waiting: map[mq.MessageID]*refWaiting{},
 			}
 			defer func() {
 				if t.Failed() {
@@ -74,11 +75,12 @@ type model struct {
 	p      *mq.Producer
 	log    []string
 
-	topics map[string]*refTopic
-	groups map[string]*refGroup // by name/instance
-	ids    map[mq.MessageID]bool
-	seed   uint64
-	stores int // copies made
+	topics  map[string]*refTopic
+	groups  map[string]*refGroup // by name/instance
+	ids     map[mq.MessageID]bool
+	waiting map[mq.MessageID]*refWaiting
+	seed    uint64
+	stores  int // copies made
 
 	refused int // by a full store
 	isFull  bool
@@ -221,6 +223,7 @@ func (m *model) run(steps int) {
 		do     func()
 	}{
 		{30, "send", m.send}, {8, "batch", m.sendBatch},
+		{3, "delayed", m.sendDelayed}, {4, "to wait", m.sendToWait}, {2, "recall", m.recall},
 		{25, "poll", m.poll}, {12, "commit some", m.commitSome}, {6, "commit all", m.commitAll},
 		{2, "seek", m.seek}, {2, "pause", m.pause}, {2, "reset", m.reset}, {1, "resubscribe", m.resubscribe},
 		{3, "join", m.join}, {2, "leave", m.leave},
@@ -447,6 +450,7 @@ func (m *model) deleteTopic() {
 	}
 	require.NoError(m, m.b.DeleteTopic(t.name))
 	delete(m.topics, t.name)
+	m.forgetWaiting(t)
 	for _, g := range m.groups {
 		delete(g.subs, t.name)
 		for _, member := range g.members {

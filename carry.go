@@ -38,26 +38,27 @@ func (t *timer) carrySome(ctx context.Context, from record.Due, end coord.Positi
 	t.settling.Lock()
 	defer t.settling.Unlock()
 	due, next, err := t.scan(from, end, carryMost)
-	c := flight{due: due}
-	for err == nil && len(c.due) > 0 {
-		if err = c.carry(ctx, t); err == nil {
-			c.due = c.due[c.taken:]
-		} else if errors.Is(err, errChanged) {
-			err = nil // again, without what was delivered meanwhile
+	c := newFlight() // small ones: nobody waits for it
+	for err == nil && len(due) > 0 {
+		c.due = append(c.due[:0], due[:min(len(due), c.most)]...)
+		if err = c.read(t); err != nil {
+			break
+		}
+		due = due[len(c.due):]
+		for err == nil && c.done < len(c.due) {
+			if err = c.carry(ctx, t); err == nil {
+				c.done += c.taken
+			} else if errors.Is(err, errChanged) {
+				err = nil // again, without what was delivered meanwhile
+			}
 		}
 	}
 	return next, err
 }
 
-// carry stores the first of the messages again.
+// carry stores the next of the messages again, in one frame.
 func (f *flight) carry(ctx context.Context, t *timer) error {
-	all := f.due
-	f.due = all[:min(len(all), deliverMost)]
-	err := f.read(t)
-	f.due = all
-	if err != nil {
-		return err
-	}
+	f.frame(t)
 	t.b.log.Exclusive(func() { f.direct(t) })
 	settled := make([]record.Settle, 0, len(f.out))
 	var layout commitlog.Layout
@@ -73,7 +74,7 @@ func (f *flight) carry(ctx context.Context, t *timer) error {
 	if f.out = kept; len(kept) == 0 {
 		return nil
 	}
-	_, err = t.b.log.Append(ctx, commitlog.Reserved, layout, func(frame *commitlog.Frame) error {
+	_, err := t.b.log.Append(ctx, commitlog.Reserved, layout, func(frame *commitlog.Frame) error {
 		if t.b.sealed {
 			return ErrClosed
 		}

@@ -407,9 +407,10 @@ func TestNear(t *testing.T) {
 				taken := rnd.IntN(len(n.flight) + 1)
 				for _, d := range n.flight[:taken] {
 					require.Positive(t, d.Compare(last), "seed %d", seed)
-					require.False(t, settled[d.Position])
 					require.LessOrEqual(t, d.At, now)
-					got[d.Position], last = true, d
+					_, late := n.settled[d.Position] // since it was taken out
+					require.Equal(t, settled[d.Position], late)
+					got[d.Position], last = !late, d
 				}
 				n.landed(taken)
 			}
@@ -427,7 +428,8 @@ func TestNear(t *testing.T) {
 			n.launch(1<<40, 100)
 			for _, d := range n.flight {
 				require.Positive(t, d.Compare(last), "seed %d", seed)
-				got[d.Position], last = true, d
+				_, late := n.settled[d.Position]
+				got[d.Position], last = !late, d
 			}
 			n.landed(len(n.flight))
 		}

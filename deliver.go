@@ -1,10 +1,12 @@
 package mq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/pocketmq/mq/commitlog"
@@ -16,6 +18,14 @@ const (
 	// each, few enough that senders do not wait for it.
 	deliverMost  = 256
 	deliverBytes = 256 * kib
+
+	// What is read at once, at most. Messages that are due together may lie
+	// anywhere in the log; of many, several lie in each block that is read.
+	flightMost  = maxNear
+	flightBytes = 16 * mib
+
+	// launchMost is how many are taken out under the lock at once.
+	launchMost = 1 << 12
 
 	// lookAgain is how long the system's clock is trusted not to be set: timers
 	// run by another one, which stands still while the machine sleeps.
@@ -54,9 +64,9 @@ func (t *timer) runDeliveries(ctx context.Context) {
 	defer t.done.Done()
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
-	var f flight
+	f := newFlight()
 	for ctx.Err() == nil {
-		wait, err := t.step(ctx, &f)
+		wait, err := t.step(ctx, f)
 		switch {
 		case err == nil:
 		case errors.Is(err, ErrClosed) || errors.Is(err, ErrPoisoned):
@@ -83,25 +93,30 @@ func (t *timer) runDeliveries(ctx context.Context) {
 // there may be more, -1 until something is sent.
 func (t *timer) step(ctx context.Context, f *flight) (wait time.Duration, err error) {
 	load := false
-	t.b.log.Exclusive(func() {
-		wait, load = t.next(time.Now())
-		f.due = append(f.due[:0], t.near.flight...)
-	})
+	for now, n := time.Now(), -1; n < len(f.due) && len(f.due) < f.most || n < 0; {
+		n = len(f.due)
+		t.b.log.Exclusive(func() {
+			wait, load = t.next(now, f.most)
+			f.due = append(f.due[:0], t.near.flight...)
+		})
+	}
 	switch {
 	case load:
 		return 0, t.load()
 	case len(f.due) == 0:
 		return wait, nil
 	}
-	return 0, t.b.noted(f.deliver(ctx, t))
+	err = f.deliver(ctx, t)
+	f.clear()
+	return 0, t.b.noted(err)
 }
 
 // next takes out what is due by now, or says how long nothing is, or that what
 // comes next must be loaded. The append lock is held.
-func (t *timer) next(now time.Time) (wait time.Duration, load bool) {
+func (t *timer) next(now time.Time, most int) (wait time.Duration, load bool) {
 	n := &t.near
 	n.wakeAt = 0
-	n.launch(now.UnixMilli(), deliverMost)
+	n.launch(now.UnixMilli(), min(most, len(n.flight)+launchMost))
 	if len(n.flight) > 0 {
 		return 0, false
 	}
@@ -144,84 +159,173 @@ func (t *timer) load() error {
 	return err
 }
 
-// flight is messages that are being delivered. There is one, used again and
-// again.
+// flight is messages that are being delivered, or carried forward. What it has
+// allocated is used again.
 type flight struct {
-	due   []record.Due // of near.flight
-	taken int          // the first of them: read, or lost
+	due  []record.Due
+	most int // due at once: as many as are thought to be flightBytes
 
-	refs   []commitlog.Ref
+	refs     []commitlog.Ref
+	order    []int     // of due, by position
+	payloads []payload // of due
+	room     []byte    // of theirs, what is left
+	size     int       // of all of them
+	done     int       // the first of due: stored, lost or gone
+
+	// One frame.
+	taken  int // of due, behind done
 	out    []outgoing
 	bodies [deliverMost]Message // of which out has the bodies only
-	room   []byte               // for the bodies
-	size   int                  // of all payloads
 }
 
-// deliver stores the first messages of the flight in one frame.
+// payload is a record that was read.
+type payload struct {
+	bytes []byte // nil: lost
+	epoch uint32
+}
+
+func newFlight() *flight { return &flight{most: deliverMost} }
+
+// deliver stores the messages of the flight, one frame after another.
 func (f *flight) deliver(ctx context.Context, t *timer) error {
 	if err := f.read(t); err != nil {
 		return err
 	}
-	t.b.log.Exclusive(func() { f.direct(t) })
-	err := f.store(ctx, commitlog.Wait, t)
-	if errors.Is(err, ErrFull) {
-		// What waits is stored already, and its segments may only go when it has
-		// been delivered: a store full of it could never move again.
-		err = f.store(ctx, commitlog.Reserved, t)
-	}
-	if errors.Is(err, errChanged) {
-		return nil // again, without those
-	}
-	if err == nil {
+	for f.done < len(f.due) {
+		f.frame(t)
+		t.b.log.Exclusive(func() { f.direct(t) })
+		err := f.store(ctx, commitlog.Wait, t)
+		if errors.Is(err, ErrFull) {
+			// What waits is stored already, and its segments may only go when it has
+			// been delivered: a store full of it could never move again.
+			err = f.store(ctx, commitlog.Reserved, t)
+		}
+		if errors.Is(err, errChanged) {
+			continue // again, without those
+		}
+		if err != nil {
+			return err
+		}
 		t.b.arrivedAll(f.out)
+		f.done += f.taken
 	}
-	return err
+	return nil
 }
 
-// read makes messages of the delayed ones, as many as go into one frame.
-func (f *flight) read(t *timer) (err error) {
-	clear(f.out)
-	f.out, f.room, f.refs = f.out[:0], f.room[:0], f.refs[:0]
-	f.taken, f.size = 0, 0
-	for _, d := range f.due {
-		f.refs = append(f.refs, commitlog.Ref{Position: d.Position})
+// read copies the records of the flight, in the order in which they lie in the
+// log. If they are more than thought, it keeps to the first.
+func (f *flight) read(t *timer) error {
+	f.done = 0
+	for {
+		full, err := f.readAll(t)
+		if err != nil {
+			return err
+		}
+		if !full {
+			f.most = min(2*f.most, flightMost)
+			return nil
+		}
+		f.most = max(1, len(f.due)/8)
+		f.due = f.due[:f.most]
 	}
-	t.b.log.Read(f.refs, func(i int, r commitlog.Record, readErr error) bool {
-		if readErr != nil && fatal(readErr) {
+}
+
+// readAll is read for all or, if there is not enough room, none of them.
+func (f *flight) readAll(t *timer) (full bool, err error) {
+	f.refs, f.order, f.size = f.refs[:0], f.order[:0], 0
+	clear(f.payloads)
+	f.payloads = append(f.payloads[:0], make([]payload, len(f.due))...)
+	for i := range f.due {
+		f.order = append(f.order, i)
+	}
+	slices.SortFunc(f.order, func(i, j int) int { return cmp.Compare(f.due[i].Position, f.due[j].Position) })
+	for _, i := range f.order {
+		f.refs = append(f.refs, commitlog.Ref{Position: f.due[i].Position})
+	}
+	t.b.log.Read(f.refs, func(k int, r commitlog.Record, readErr error) bool {
+		switch i := f.order[k]; {
+		case readErr != nil && fatal(readErr):
 			err = readErr
-			return false
+		case readErr != nil:
+			f.lost(t, i, readErr)
+		case len(f.due) > 1 && f.size+len(r.Payload) > flightBytes:
+			full = true
+		default:
+			f.size += len(r.Payload)
+			f.payloads[i] = payload{f.keep(r.Payload), r.Epoch}
 		}
-		if readErr == nil && f.size > 0 && f.size+len(r.Payload) > deliverBytes {
-			return false
-		}
-		f.taken = i + 1
-		if readErr == nil {
-			readErr = f.add(f.due[i], r)
-		}
-		if readErr != nil {
-			t.b.opts.Logger.Warn("delayed message lost", "position", r.Position, "err", readErr)
-		}
-		return true
+		return err == nil && !full
 	})
-	return err
+	return full, err
+}
+
+func (f *flight) lost(t *timer, i int, why error) {
+	t.b.opts.Logger.Warn("delayed message lost", "position", f.due[i].Position, "err", why)
+}
+
+// keep copies a payload.
+func (f *flight) keep(b []byte) []byte {
+	if len(b) > len(f.room) {
+		if len(b) > deliverBytes/8 {
+			return append([]byte(nil), b...)
+		}
+		f.room = make([]byte, deliverBytes)
+	}
+	own := f.room[:len(b):len(b)]
+	f.room = f.room[len(b):]
+	copy(own, b)
+	return own
+}
+
+// clear lets go of the messages.
+func (f *flight) clear() {
+	clear(f.payloads)
+	clear(f.out)
+	clear(f.bodies[:])
+	f.due = f.due[:0]
+}
+
+// frame makes messages of the next records, as many as go into one frame.
+func (f *flight) frame(t *timer) {
+	clear(f.out)
+	f.out, f.taken = f.out[:0], 0
+	size := 0
+	for i := f.done; i < len(f.due) && len(f.out) < deliverMost; i++ {
+		p := f.payloads[i]
+		if size > 0 && size+len(p.bytes) > deliverBytes {
+			break
+		}
+		size += len(p.bytes)
+		f.taken++
+		if p.bytes == nil {
+			continue
+		}
+		if err := f.add(f.due[i], p); err != nil {
+			f.lost(t, i, err)
+		}
+	}
 }
 
 // add makes a message of a delayed one.
-func (f *flight) add(due record.Due, r commitlog.Record) error {
+func (f *flight) add(due record.Due, p payload) error {
 	var v record.View
-	if err := record.DecodeDelayed(r.Payload, &v); err != nil {
+	if err := record.DecodeDelayed(p.bytes, &v); err != nil {
 		return err
 	}
 	if v.DeliverAt() != due.At {
 		return fmt.Errorf("%w: is due at another time", ErrCorrupt)
 	}
-	f.size += len(r.Payload)
 	m := &f.bodies[len(f.out)]
-	m.Body = f.own(v.Body)
+	m.Body = v.Body
 	o := outgoing{message: m, bodyHash: commitlog.BodyHash(m.Body)}
-	again(&o.head, &v, r)
-	o.head.Again.Due = due
-	o.head.Again.DeliverAt = 0
+	// It stays what it was: it keeps its id and the time it was made.
+	v.Unpack(string(v.Text()), &o.head)
+	o.head.BornAt = v.BornAt()
+	a := o.head.Again
+	if a.Identity == (record.Identity{}) {
+		a.Identity = record.Identity{Epoch: p.epoch, Position: due.Position}
+	}
+	a.Due, a.DeliverAt = due, 0
 	o.tagHash = tagHash(o.head.Tag)
 	size, err := o.head.HeadSize()
 	o.headSize = size
@@ -231,36 +335,14 @@ func (f *flight) add(due record.Due, r commitlog.Record) error {
 	return err
 }
 
-// own copies a body.
-func (f *flight) own(body []byte) []byte {
-	if len(body) > deliverBytes {
-		return append([]byte(nil), body...)
-	}
-	if f.room == nil {
-		f.room = make([]byte, 0, deliverBytes)
-	}
-	n := len(f.room)
-	f.room = append(f.room, body...) // within its capacity: all payloads together are
-	return f.room[n:len(f.room):len(f.room)]
-}
-
-// again fills head with what a delayed message says, to be stored again. It
-// stays what it was: it keeps its id and the time it was made.
-func again(head *record.Message, v *record.View, r commitlog.Record) {
-	v.Unpack(string(v.Text()), head)
-	head.BornAt = v.BornAt()
-	if head.Again.Identity == (record.Identity{}) {
-		head.Again.Identity = record.Identity{Epoch: r.Epoch, Position: r.Position}
-	}
-}
-
-// direct finds the queues, and drops the messages of topics that are gone. The
-// append lock is held.
+// direct finds the queues, and drops what was settled meanwhile or is of a topic
+// that is gone. The append lock is held.
 func (f *flight) direct(t *timer) {
 	kept := f.out[:0]
 	for i := range f.out {
 		o := f.out[i]
-		if o.topic = t.b.state.topics[o.head.Topic]; o.topic == nil {
+		o.topic = t.b.state.topics[o.head.Topic]
+		if _, settled := t.near.settled[o.head.Again.Due.Position]; settled || o.topic == nil {
 			continue
 		}
 		t.b.state.grow(o.topic, int(o.head.Queue)+1)

@@ -130,13 +130,9 @@ func (n *near) pop() {
 // len counts what is near, apart from the flight.
 func (n *near) len() int { return len(n.loaded) + len(n.fresh) }
 
-// launch takes out what is due by now, and keeps what was taken out before and
-// is still to be delivered. Then floor is such that nothing can come before it.
+// launch takes out what is due by now, behind what was taken out before and is
+// still to be delivered. Then floor is such that nothing can come before it.
 func (n *near) launch(now int64, most int) {
-	n.flight = slices.DeleteFunc(n.flight, n.isSettled)
-	if len(n.flight) > 0 {
-		return
-	}
 	for len(n.flight) < most {
 		d, ok := n.first()
 		if !ok || d.At > now {
@@ -152,7 +148,10 @@ func (n *near) launch(now int64, most int) {
 
 // landed drops the first of the flight: they are done.
 func (n *near) landed(count int) {
-	n.flight = append(n.flight[:0], n.flight[count:]...)
+	for _, d := range n.flight[:count] {
+		delete(n.settled, d.Position)
+	}
+	n.flight = n.flight[count:]
 }
 
 // nearHeap has the earliest first.

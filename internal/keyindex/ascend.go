@@ -236,7 +236,20 @@ func (c *cursor) seek(p pair) error {
 
 // firstFrom returns the first pair from i on with that hash or a higher one.
 func (c *cursor) firstFrom(i int64, hash uint64) (int64, error) {
+	// It is mostly near: first it is looked for in this page, then in two, in four.
 	low, high := i, c.header.pairs
+	for step := int64(pagePairs); low < high; step *= 2 {
+		last := min(low/pagePairs*pagePairs+step, c.header.pairs) - 1
+		p, err := c.get(last)
+		if err != nil {
+			return 0, err
+		}
+		if p.hash >= hash {
+			high = last
+			break
+		}
+		low = last + 1
+	}
 	for low < high {
 		mid := low + (high-low)/2
 		p, err := c.get(mid)

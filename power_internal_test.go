@@ -116,6 +116,7 @@ type powerRun struct {
 	faulty  bool // something was told to fail
 	hurt    bool // the same, and the broker may still believe it
 	limited bool // the disk is small
+	heavy   bool // messages are large, so that segments are filled and dropped
 	journal powerJournal
 
 	mu       sync.Mutex // guards all below: handlers run beside the test
@@ -142,6 +143,7 @@ func newPowerRun(seed uint64, portable bool, dir string) *powerRun {
 		o.Retention.MaxBytes = int64(3+l.rnd.IntN(4)) * mib
 		o.Retention.DropUnconsumed = l.rnd.IntN(2) == 0
 	}
+	l.heavy = o.Retention.MaxBytes > 0 || l.rnd.IntN(4) == 0
 	l.opts = (&o).withDefaults(false)
 	l.opts.Logger = slog.New(slog.NewTextHandler(&l.trace, nil))
 	disk := crashfs.Options{Seed: seed, Portable: portable}

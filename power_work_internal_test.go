@@ -73,7 +73,8 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 		if pm == nil {
 			return nil
 		}
-		gen, had := sub.gen, sub.done[pm.number]
+		l.trace.note("  %s handles %s, attempt %d", g.name, described([]*Message{m}), m.Attempt)
+		gen := sub.gen
 		sub.done[pm.number] = powerTried
 		if nap := rnd.IntN(4); nap > 1 {
 			l.mu.Unlock()
@@ -86,8 +87,8 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 		switch {
 		case sub.gen != gen, int64(m.origin.start) != m.origin.cursor.current.Load(): // it was handed out before a reset
 			sub.done[pm.number] = powerTried
-		case failed:
-			sub.done[pm.number] = had
+		case failed: // it may have been sent back
+			sub.done[pm.number] = powerTried
 		default:
 			sub.done[pm.number] = powerVolatile
 			l.stats.acked++
@@ -184,6 +185,9 @@ func (l *powerRun) messagesOf(n int) (ms []*Message, all []*powerMessage) {
 		if l.rnd.IntN(2) == 0 {
 			pad = 1 + l.rnd.IntN(30_000)
 		}
+		if l.heavy {
+			pad *= 4
+		}
 		pm := &powerMessage{number: len(l.numbers) + 1, pad: pad, call: l.calls, topic: l.topics[names[l.rnd.IntN(len(names))]]}
 		l.numbers[pm.number] = pm
 		l.messages = append(l.messages, pm)
@@ -272,6 +276,7 @@ func (l *powerRun) sent(all []*powerMessage, rs []SendResult, err error) bool {
 	l.mu.Lock()
 	for i, m := range all {
 		l.placed(m, rs[i])
+		l.trace.note("  %d is at %s:%d@%d", m.number, m.Topic, m.Queue, m.Offset)
 		m.sent = true
 		l.stats.sent++
 		synced = synced || m.topic.durability == Synced
@@ -417,6 +422,7 @@ func (l *powerRun) reset() bool {
 	l.mu.Lock()
 	if err == nil && to.kind == whenceEarliest {
 		clear(begun.excused)
+		l.excuseDropped(begun, name)
 	}
 	for _, n := range had {
 		if err != nil { // it may not have been moved
@@ -425,6 +431,20 @@ func (l *powerRun) reset() bool {
 	}
 	l.mu.Unlock()
 	return l.goesOn("reset", err)
+}
+
+// excuseDropped notes what of a topic retention has dropped already.
+func (l *powerRun) excuseDropped(sub *powerSub, name string) {
+	t := l.b.names.topic(name)
+	if t == nil {
+		return
+	}
+	queues := *t.queues.Load()
+	for _, m := range l.messages {
+		if m.topic.id == t.id && m.known && m.Offset < queues[m.Queue].entries.Min() {
+			sub.excused[m.number] = true
+		}
+	}
 }
 
 // movedTo is called before a reset and after it. What a handler has done in

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"github.com/pocketmq/mq/commitlog"
@@ -146,6 +147,7 @@ func (l *powerRun) lossless() {
 //   - every message under its id, and offsets without a gap;
 //   - all folds as the log says (Check).
 func (l *powerRun) looked() {
+	synctest.Wait() // for retention, which may drop something at once
 	l.trace.note("opened: %+v, log [%d, %d)", l.b.Recovery(), l.b.log.Start(), l.b.log.Written())
 	l.mu.Lock()
 	defer l.mu.Unlock()

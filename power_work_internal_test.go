@@ -127,7 +127,7 @@ func (l *powerRun) goesOn(what string, err error) bool {
 	}
 	l.trace.note("%s: %v", what, err)
 	full := errors.Is(err, ErrDiskFull) && (l.limited || l.hurt) || errors.Is(err, ErrFull) && l.opts.Retention.MaxBytes > 0
-	if !l.fs.Off() && !l.faulty && !full {
+	if !l.fs.Off() && !l.faulty && !l.hurt && !full {
 		l.flaw("%s: %v", what, err)
 	}
 	return full && !l.fs.Off() || !l.fs.Off() && l.b.log.Err() == nil

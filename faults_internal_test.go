@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,12 +24,16 @@ type testFS struct {
 	*vfs.Mem
 	sync  atomic.Pointer[func() error] // called before the log's syncs
 	read  atomic.Pointer[func() error] // called before reads of the log
+	room  atomic.Pointer[func()]       // called before a segment of the log is made
 	syncs atomic.Int64
 }
 
 func newTestFS() *testFS { return &testFS{Mem: vfs.NewMem(0)} }
 
 func (fs *testFS) Create(name string, size int64) (vfs.File, error) {
+	if hook := fs.room.Load(); hook != nil && ofLog(name) {
+		(*hook)()
+	}
 	f, err := fs.Mem.Create(name, size)
 	return fs.file(name, f), err
 }
@@ -39,11 +44,13 @@ func (fs *testFS) Open(name string) (vfs.File, error) {
 }
 
 func (fs *testFS) file(name string, f vfs.File) vfs.File {
-	if f == nil || !strings.Contains(filepath.ToSlash(name), "commitlog/") {
+	if f == nil || !ofLog(name) {
 		return f
 	}
 	return &testFile{f, fs}
 }
+
+func ofLog(name string) bool { return strings.Contains(filepath.ToSlash(name), "commitlog/") }
 
 type testFile struct {
 	vfs.File
@@ -347,5 +354,43 @@ func TestUnreadableLogIsReadLater(t *testing.T) {
 			require.Zero(t, total)
 			require.NoError(t, b.Close())
 		})
+	}
+}
+
+// TestOneWayNeverWaits: it fails when the log is not prepared that far, and when
+// it is there is room again.
+func TestOneWayNeverWaits(t *testing.T) {
+	t.Parallel()
+	for _, durability := range []Durability{Written, Synced} {
+		fs := newTestFS()
+		b := openOn(t, fs, nil)
+		require.NoError(t, b.CreateTopic("T", &TopicConfig{Durability: durability, Queues: 1}))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		disk := make(chan struct{}) // as slow as it takes
+		slow := func() { <-disk }
+		fs.room.Store(&slow)
+		m := &Message{Topic: "T", Body: make([]byte, 3<<20)}
+		stored := int64(0)
+		for err = p.SendOneWay(m); err == nil && stored < 100; err = p.SendOneWay(m) {
+			stored++
+		}
+		require.ErrorIs(t, err, ErrBackpressure)
+		fs.room.Store(nil)
+		close(disk)
+		for err = ErrBackpressure; errors.Is(err, ErrBackpressure); err = p.SendOneWay(m) {
+			runtime.Gosched() // until the segment is there
+		}
+		require.NoError(t, err)
+		require.NoError(t, b.Sync(t.Context()))
+		require.Equal(t, stored+1, b.Stats().Sent)
+		c, err := b.NewPullConsumer("G", nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		for got := int64(0); got < stored+1; {
+			ms, err := c.Poll(t.Context(), 32)
+			require.NoError(t, err)
+			got += int64(len(ms))
+		}
 	}
 }

@@ -283,31 +283,6 @@ func TestAsyncCallsBackOnClose(t *testing.T) {
 	}
 }
 
-// TestOneWayNeverWaits: it fails when the log is not prepared that far, and a
-// little later there is room again.
-func TestOneWayNeverWaits(t *testing.T) {
-	t.Parallel()
-	for _, durability := range []mq.Durability{mq.Written, mq.Synced} {
-		b := mqtest.Open(t, nil)
-		require.NoError(t, b.CreateTopic("T", &mq.TopicConfig{Durability: durability, Queues: 1}))
-		p := newProducer(t, b, nil)
-		m := &mq.Message{Topic: "T", Body: make([]byte, 3<<20)}
-		var stored int64
-		var err error
-		for range 20 { // 60 MiB at once
-			if err = p.SendOneWay(m); err != nil {
-				break
-			}
-			stored++
-		}
-		require.ErrorIs(t, err, mq.ErrBackpressure)
-		mqtest.Eventually(t, func() bool { return p.SendOneWay(m) == nil }, "room again")
-		require.NoError(t, b.Sync(t.Context()))
-		require.Equal(t, stored+1, b.Stats().Sent)
-		require.Len(t, poll(t, pull(t, b, "G", "T", nil), int(stored)+1), int(stored)+1)
-	}
-}
-
 // TestSendWaitsForRoom: where SendOneWay fails, Send waits.
 func TestSendWaitsForRoom(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ import (
 
 const (
 	unflushedBytes = 16 * mib // of queue entries not yet in files, all queues together
-	keptBytes      = 8 * mib  // of those in files that stay in memory: 400,000 messages
+	keptBytes      = 16 * mib // of those in files that stay in memory: 800,000 messages
 	openQueueFiles = 256      // descriptors of queue files
 	syncBytes      = 64 * mib // a Written message is synced at the latest when so much follows it
 )

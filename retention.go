@@ -121,39 +121,11 @@ func (b *Broker) tooMuch(total int64) bool {
 }
 
 // holder returns the name of a group that has yet to consume a message stored
-// before end; empty if there is none.
+// before end; empty if there is none. Broker.members is held.
 func (b *Broker) holder(end coord.Position) string {
-	type hold struct {
-		group string
-		queue *queue
-		next  Offset
-	}
-	var holds []hold
-	expired := map[*group]bool{}
 	for _, g := range b.names.groupsNamed("") {
-		expired[g] = g.expired(b.opts.Retention.GroupExpiry)
-	}
-	b.log.Exclusive(func() {
-		for _, g := range b.state.groups {
-			if expired[g] {
-				continue
-			}
-			for id, sub := range g.subs {
-				t := b.state.topics[id]
-				if t == nil {
-					continue
-				}
-				for _, q := range *t.queues.Load() {
-					if next := sub.progress(q.id).committed; next < q.entries.End() {
-						holds = append(holds, hold{g.name, q, next})
-					}
-				}
-			}
-		}
-	})
-	for _, h := range holds {
-		if at, ok := positionOf(h.queue, h.next); ok && at < end {
-			return h.group
+		if !g.expired(b.opts.Retention.GroupExpiry) && b.firstUnconsumed(g) < end {
+			return g.name
 		}
 	}
 	return ""

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/coord"
 )
 
 // upkeep is the goroutine that does what nobody waits for: it writes full
@@ -25,8 +26,9 @@ type upkeep struct {
 	quit       chan struct{}
 	done       sync.WaitGroup
 
-	failed       bool         // the last checkpoint: it is tried again; run's own
-	checkpointed atomic.Int64 // position that the last synced checkpoint starts at
+	failed       bool           // the last checkpoint: it is tried again; run's own
+	forgetAt     coord.Position // synced this far, see forgetConsumed; run's own
+	checkpointed atomic.Int64   // position that the last synced checkpoint starts at
 	checkpoints  atomic.Int64
 	dropped      atomic.Int64
 
@@ -84,6 +86,7 @@ func (u *upkeep) run() {
 			// them the log has none for messages, so they do not grow without end.
 			u.warn("flush queue entries", u.b.entries.Flush())
 			u.warn("flush keys", u.b.flushKeys())
+			u.b.forgetConsumed()
 			continue
 		case <-u.checkpoint:
 			u.runCheckpoint()

@@ -46,7 +46,7 @@ const yieldEvery = 256 << 10
 // appendAlone is append under the lock.
 func (l *Log) appendAlone(ctx context.Context, room Room, lay Layout, flags uint8, fill func(f *Frame) error) (end Position, err error) {
 	need := lay.Size()
-	l.appendMu.Lock()
+	l.lockAppend()
 	defer l.appendMu.Unlock()
 	if !l.admitLocked(room, need) {
 		if err := l.awaitRoomLocked(ctx, room, need); err != nil {
@@ -58,6 +58,22 @@ func (l *Log) appendAlone(ctx context.Context, room Room, lay Layout, flags uint
 		signal(l.room.head.ready) // the next in line may fit too
 	}
 	return end, err
+}
+
+// lockTries is how often a sender tries to get the append lock before it sleeps:
+// about as long as two frames take to store.
+const lockTries = 60
+
+// lockAppend takes the append lock. A sync.Mutex sleeps at once when there is
+// something else to run, and with as many senders and workers as processors
+// there always is: waking up costs more than a hundred frames.
+func (l *Log) lockAppend() {
+	for range lockTries {
+		if l.appendMu.TryLock() {
+			return
+		}
+	}
+	l.appendMu.Lock()
 }
 
 // putLocked appends a frame that fits into the active segment.

@@ -92,6 +92,8 @@ type Log struct {
 	syncClosed bool
 	batch      []*segment // belongs to the leader
 
+	forgotten Position // the caller of Forget's own
+
 	housekeepMu sync.Mutex // serialises what cuts and removes files
 	start       atomic.Int64
 

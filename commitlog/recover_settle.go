@@ -247,7 +247,7 @@ func (r *recovery) reopen(s *segment, off int64) (err error) {
 	}
 	// Pages that were read lie in large folios, and then a small sync writes
 	// 256 KiB.
-	if err := f.Forget(); err != nil {
+	if err := f.Forget(0, 0); err != nil {
 		return fmt.Errorf("commitlog: forget cached pages: %w", err)
 	}
 	s.limit = s.bytes.Load()

@@ -3,6 +3,7 @@ package crashfs
 import (
 	"bytes"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -188,13 +189,21 @@ func (c *content) syncSome(write func(p int64) bool) {
 	}
 }
 
-// forget drops clean pages from the cache: what is seen from now on is what the
-// disk has. Mapped pages stay, and so do dirty ones.
-func (c *content) forget() {
+// forget drops clean pages of n bytes at off, or up to the end, from the cache:
+// what is seen from now on is what the disk has. Mapped pages stay, and so do
+// dirty ones, and those that lie partly outside.
+func (c *content) forget(off, n int64) {
 	if c.maps > 0 {
 		return
 	}
+	end := off + n
+	if n == 0 {
+		end = math.MaxInt64
+	}
 	for p := range c.stale {
+		if p*pageBytes < off || (p+1)*pageBytes > end {
+			continue
+		}
 		if p*pageBytes < c.size() {
 			b := c.kept(p, version{bytes: c.disk[p]}, len(c.sizes))
 			if b == nil {
@@ -202,6 +211,6 @@ func (c *content) forget() {
 			}
 			copy(c.mem[p*pageBytes:], b[:])
 		}
+		delete(c.stale, p)
 	}
-	c.stale = nil
 }

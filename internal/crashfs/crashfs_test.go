@@ -404,7 +404,7 @@ func TestDeadHandles(t *testing.T) {
 	assert.Equal(t, "a:text", tree(g))
 	_, err := file.ReadAt(make([]byte, 1), 0)
 	for _, err := range []error{
-		err, file.Sync(), file.Cut(0), file.Allocate(0), file.Forget(), file.Close(), m.Unmap(), m.Populate(0, 1),
+		err, file.Sync(), file.Cut(0), file.Allocate(0), file.Forget(0, 0), file.Close(), m.Unmap(), m.Populate(0, 1),
 		f.MkdirAll("b"), f.Rename("a", "b"), f.Remove("a"), f.RemoveAll("a"), f.SyncDir("."),
 	} {
 		assert.ErrorIs(t, err, crashfs.ErrPowerCut)

@@ -107,9 +107,9 @@ func (f *FS) syncLocked(n *node, how How, part func(p int64) bool) {
 	}
 }
 
-func (f *file) Forget() error {
-	return f.do(vfs.OpForget, 0, 0, func(How) error {
-		f.node.forget()
+func (f *file) Forget(off, n int64) error {
+	return f.do(vfs.OpForget, off, n, func(How) error {
+		f.node.forget(off, n)
 		return nil
 	})
 }

@@ -4,12 +4,12 @@ package vfs
 
 import "syscall"
 
-// fadviseDontNeed is posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) for the whole
-// file. Only 64-bit systems are served: elsewhere the arguments are split over
-// registers in ways that differ by architecture, for what is only a hint.
-func fadviseDontNeed(fd int) error {
+// fadviseDontNeed is posix_fadvise(fd, off, n, POSIX_FADV_DONTNEED). Only 64-bit
+// systems are served: elsewhere the arguments are split over registers in ways
+// that differ by architecture, for what is only a hint.
+func fadviseDontNeed(fd int, off, n int64) error {
 	const dontNeed = 4
-	if _, _, errno := syscall.Syscall6(syscall.SYS_FADVISE64, uintptr(fd), 0, 0, dontNeed, 0, 0); errno != 0 {
+	if _, _, errno := syscall.Syscall6(syscall.SYS_FADVISE64, uintptr(fd), uintptr(off), uintptr(n), dontNeed, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil

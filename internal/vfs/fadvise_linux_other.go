@@ -3,4 +3,4 @@
 package vfs
 
 // fadviseDontNeed does nothing: Forget is a hint.
-func fadviseDontNeed(fd int) error { return nil }
+func fadviseDontNeed(fd int, off, n int64) error { return nil }

@@ -76,9 +76,9 @@ func (f *memFile) Size() (int64, error) {
 	return int64(len(f.node.data)), nil
 }
 
-func (f *memFile) Sync() error        { return f.enter(OpSync, 0, 0) }
-func (f *memFile) Forget() error      { return f.enter(OpForget, 0, 0) }
-func (f *memFile) Intact(int64) error { return nil } // there is nobody else
+func (f *memFile) Sync() error               { return f.enter(OpSync, 0, 0) }
+func (f *memFile) Forget(off, n int64) error { return f.enter(OpForget, off, n) }
+func (f *memFile) Intact(int64) error        { return nil } // there is nobody else
 
 func (f *memFile) Cut(size int64) error {
 	if err := f.enter(OpCut, 0, size); err != nil {

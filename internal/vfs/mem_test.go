@@ -134,7 +134,7 @@ func TestMemFailEvery(t *testing.T) {
 		vfs.OpSync:      f.Sync,
 		vfs.OpCut:       func() error { return f.Cut(4096) },
 		vfs.OpAllocate:  func() error { return f.Allocate(4096) },
-		vfs.OpForget:    f.Forget,
+		vfs.OpForget:    func() error { return f.Forget(0, 0) },
 		vfs.OpMap: func() error {
 			q, err := f.Map(10)
 			if err == nil {

@@ -124,9 +124,9 @@ func (f *osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-func (f *osFile) Sync() error          { return syncFile(f) }
-func (f *osFile) Cut(size int64) error { return f.Truncate(size) }
-func (f *osFile) Forget() error        { return forget(f) }
+func (f *osFile) Sync() error               { return syncFile(f) }
+func (f *osFile) Cut(size int64) error      { return f.Truncate(size) }
+func (f *osFile) Forget(off, n int64) error { return forget(f, off, n) }
 
 func (f *osFile) Intact(size int64) error {
 	info, err := f.Stat()

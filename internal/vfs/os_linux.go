@@ -80,9 +80,9 @@ func allocate(f *osFile, from, to int64) error {
 	return nil
 }
 
-func forget(f *osFile) error {
+func forget(f *osFile, off, n int64) error {
 	err := f.onDescriptor(func(fd int) error {
-		return retry(func() error { return fadviseDontNeed(fd) })
+		return retry(func() error { return fadviseDontNeed(fd, off, n) })
 	})
 	if err != nil {
 		return &os.PathError{Op: "fadvise", Path: f.Name(), Err: err}

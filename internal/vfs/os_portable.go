@@ -11,7 +11,7 @@ func syncFile(f *osFile) error { return f.File.Sync() }
 
 func allocate(f *osFile, from, to int64) error { return writeZeros(f, from, to) }
 
-func forget(f *osFile) error { return nil }
+func forget(f *osFile, off, n int64) error { return nil }
 
 // mapFile leaves mapping to Linux, where what it does to durability was
 // measured; the engine serves the same segments through Unmapped.

@@ -89,10 +89,12 @@ type File interface {
 	// read as zeros. A file that is larger is cut.
 	Allocate(size int64) error
 
-	// Forget asks the system to drop cached pages of the file. It is a hint; the
-	// caller gives it before mapping a file that was read, because large cached
-	// folios make a small sync write far more than what changed.
-	Forget() error
+	// Forget asks the system to drop cached pages of n bytes at off; n = 0 reaches
+	// to the end of the file. It is a hint, and changes no byte: what is not synced,
+	// or mapped, stays. It is given for what nobody will read soon, and before a
+	// file that was read is mapped, because large cached folios make a small sync
+	// write far more than what changed.
+	Forget(off, n int64) error
 
 	// Map maps the first size bytes, shared, for loads and stores. The file must
 	// be that large. It fails with errors.ErrUnsupported where mapping is not to

@@ -133,7 +133,7 @@ func TestCutAndAllocate(t *testing.T) {
 		require.Equal(t, "xx\x00\x00", string(content(t, f)))
 		require.Error(t, f.Cut(-1))
 		require.NoError(t, f.Sync())
-		require.NoError(t, f.Forget())
+		require.NoError(t, f.Forget(0, 0))
 	})
 }
 

@@ -27,6 +27,10 @@ func eachFS(t *testing.T, test func(t *testing.T, fsys vfs.FS, dir string)) {
 		require.NoError(t, m.MkdirAll("store"))
 		test(t, m, "store")
 	})
+	t.Run("overlay", func(t *testing.T) {
+		t.Parallel()
+		test(t, vfs.Overlay(vfs.OS()), t.TempDir())
+	})
 }
 
 func create(t *testing.T, fsys vfs.FS, name string, size int64) vfs.File {

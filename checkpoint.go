@@ -11,6 +11,7 @@ import (
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/journal"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -263,6 +264,12 @@ func (b *Broker) restore() (commitlog.Start, error) {
 	if last == nil {
 		return start, b.journal.Discarded()
 	}
+	return b.restoreFrom(last)
+}
+
+// restoreFrom is restore from a checkpoint.
+func (b *Broker) restoreFrom(last *journal.Checkpoint) (commitlog.Start, error) {
+	var start commitlog.Start
 	err := eachItem(last.Body, func(payload []byte, at coord.Position) error {
 		return b.restoreItem(payload, at, &start)
 	})

@@ -28,7 +28,8 @@ type Broker struct {
 	keys    *keyindex.Index
 	journal *journal.Journal // nil in memory
 
-	journalFS vfs.FS // if not the system's: the journal can then only be read
+	isSnapshot bool   // of OpenReadOnly
+	journalFS  vfs.FS // if not the system's: the journal can then only be read
 
 	recovery Recovery
 

@@ -211,12 +211,16 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 		}
 		return b.state.applyContent(r)
 	}
-	log, found, err := commitlog.Open(opts, start, replay)
+	open := commitlog.Open
+	if b.isSnapshot {
+		open = commitlog.OpenSnapshot
+	}
+	log, found, err := open(opts, start, replay)
 	if errors.Is(err, ErrDiskFull) && b.upkeep.spendReserve() {
 		// Ending the epoch takes a frame. Folding everything again is harmless, but
 		// for what is counted.
 		b.timer.restore()
-		log, found, err = commitlog.Open(opts, start, replay)
+		log, found, err = open(opts, start, replay)
 	}
 	if err != nil {
 		return openError(err)

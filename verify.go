@@ -254,7 +254,7 @@ func newVerifier(ctx context.Context, fsys vfs.FS, dir string, options *VerifyOp
 		queues:  map[queueKey]*queueCheck{},
 		unknown: map[coord.TopicID]*unknownTopic{}, deleted: map[coord.TopicID]bool{},
 	}
-	if err := v.isStore(); err != nil {
+	if err := isStore(v.fs, dir); err != nil {
 		return nil, err
 	}
 	return v, v.clear()
@@ -269,10 +269,10 @@ func (v *verifier) clear() (err error) {
 }
 
 // isStore tells a store from any other directory.
-func (v *verifier) isStore() error {
-	entries, err := v.fs.List(v.dir)
+func isStore(fsys vfs.FS, dir string) error {
+	entries, err := fsys.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %q does not exist", ErrNoStore, v.dir)
+		return fmt.Errorf("%w: %q does not exist", ErrNoStore, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoStore, err)
@@ -282,7 +282,7 @@ func (v *verifier) isStore() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %q has neither a log nor a journal", ErrNoStore, v.dir)
+	return fmt.Errorf("%w: %q has neither a log nor a journal", ErrNoStore, dir)
 }
 
 func (v *verifier) path(name string) string { return filepath.Join(v.dir, name) }
@@ -306,7 +306,7 @@ func (v *verifier) progress(step string, done, total int64) error {
 // run examines everything. The checkpoint comes before the log: of a store that
 // is in use the log then knows at least as much.
 func (v *verifier) run() error {
-	before := v.fingerprint()
+	before := fingerprint(v.fs, v.dir)
 	if err := v.readCheckpoint(); err != nil {
 		return err
 	}
@@ -317,7 +317,7 @@ func (v *verifier) run() error {
 	if err := v.checkFiles(found); err != nil {
 		return err
 	}
-	v.report.Changed = before != v.fingerprint()
+	v.report.Changed = before != fingerprint(v.fs, v.dir)
 	return v.ctx.Err()
 }
 
@@ -345,14 +345,14 @@ func (v *verifier) examiner() *commitlog.Examiner {
 }
 
 // fingerprint is that of the names and sizes of what is written most.
-func (v *verifier) fingerprint() string {
+func fingerprint(fsys vfs.FS, dir string) string {
 	var b strings.Builder
 	for _, name := range []string{"commitlog", "journal", "index", "timer"} {
-		entries, _ := v.fs.List(v.path(name))
+		entries, _ := fsys.List(filepath.Join(dir, name))
 		for _, e := range entries {
 			fmt.Fprintf(&b, "%s/%s %d\n", name, e.Name, e.Size)
 			if name == "journal" && e.Dir {
-				below, _ := v.fs.List(filepath.Join(v.path(name), e.Name))
+				below, _ := fsys.List(filepath.Join(dir, name, e.Name))
 				fmt.Fprintf(&b, "%v\n", below)
 			}
 		}

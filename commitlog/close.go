@@ -16,6 +16,9 @@ func (l *Log) Close() error {
 }
 
 func (l *Log) close() error {
+	if l.snapshot {
+		return l.handles.close()
+	}
 	l.appendMu.Lock()
 	l.closed = true
 	l.wakeRoomLocked() // each who leaves wakes the next

@@ -45,12 +45,13 @@ func (m *mark) store(pos Position) { m.pos.Store(int64(pos)) }
 
 // Log is an open commit log. Its methods may be called from any goroutine.
 type Log struct {
-	opts    Options
-	codec   codec
-	epoch   uint32
-	fresh   Position // what lies above was written by this process
-	handles *handles
-	cache   *blockcache.Cache
+	opts     Options
+	codec    codec
+	epoch    uint32
+	fresh    Position // what lies above was written by this process
+	snapshot bool     // made by OpenSnapshot
+	handles  *handles
+	cache    *blockcache.Cache
 
 	written mark
 	synced  mark

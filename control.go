@@ -99,6 +99,7 @@ func (c *PushConsumer) hireLocked() {
 	c.limit = min(c.many, runtime.GOMAXPROCS(0))
 	for len(c.workers) < c.many {
 		w := newWorker(c)
+		w.freshLocked()
 		c.workers = append(c.workers, w)
 		c.member.running++ // it parks by itself
 		c.working.Add(1)

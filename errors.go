@@ -78,6 +78,11 @@ var (
 // this store.
 var ErrNotWaiting = errors.New("mq: message is not waiting")
 
+// ErrTimeout is the cause (context.Cause) with which the context of a handler is
+// cancelled that takes longer than PushOptions.Timeout. If it then returns an
+// error, that is wrapped together with this one.
+var ErrTimeout = errors.New("mq: handler past its time-out")
+
 // Errors of groups.
 var (
 	// ErrGroupKind says that the living members of the group are of another

@@ -13,6 +13,11 @@ type Hooks struct {
 	// Failed is called when a handler returned an error or panicked.
 	Failed func(FailedInfo)
 
+	// Overdue is called once for a handler that takes longer than
+	// PushOptions.Timeout, while it runs, after its context was cancelled. As long
+	// as the hook runs the consumer's other slow handlers are not looked after.
+	Overdue func(OverdueInfo)
+
 	// Missed is called when a group went past messages that it never got:
 	// retention dropped them (Retention.DropUnconsumed) or they are damaged.
 	Missed func(MissedInfo)
@@ -41,6 +46,17 @@ type FailedInfo struct {
 	Retry   time.Duration // until it comes again; -1: it does not (broadcasting, dead letter)
 	Dead    bool          // it becomes a dead letter
 	Err     error         // what the handler returned; a *PanicError if it panicked
+}
+
+// OverdueInfo says which handler is past its time-out.
+type OverdueInfo struct {
+	Group   string
+	Member  string // whose handler it is
+	ID      MessageID
+	Queue   Queue
+	Offset  Offset
+	Attempt int           // of this delivery, from 1
+	Timeout time.Duration // PushOptions.Timeout
 }
 
 // MissedInfo says which offsets of a queue a group went past: From <= o < To.

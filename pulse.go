@@ -12,7 +12,8 @@ import (
 //   - offers the rest of its batch to other workers, and wakes them, so that a
 //     slow message holds up nothing behind it;
 //   - acknowledges what is finished of its batch, so that it need not wait for
-//     the slow one.
+//     the slow one;
+//   - once the handler is past its time-out, says so (overdue.go).
 //
 // It stops when there has been nothing to watch for a while: an idle consumer
 // has no timer.
@@ -63,12 +64,13 @@ func (c *PushConsumer) watch() bool {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for idle := 0; idle < restAfter; {
+		var now time.Time
 		select {
-		case <-ticker.C:
+		case now = <-ticker.C:
 		case <-c.pulse.quit:
 			return false
 		}
-		if c.beat() {
+		if c.beat(now) {
 			idle = 0
 		} else {
 			idle++
@@ -86,7 +88,7 @@ func (c *PushConsumer) watch() bool {
 }
 
 // beat looks at every worker once and reports whether any is at work.
-func (c *PushConsumer) beat() bool {
+func (c *PushConsumer) beat(now time.Time) bool {
 	g := c.group
 	g.mu.Lock()
 	if c.member.running == 0 {
@@ -94,6 +96,7 @@ func (c *PushConsumer) beat() bool {
 		return false
 	}
 	var stuck []*batch
+	var late []overdue
 	waiting := len(c.ready)
 	for _, w := range c.workers {
 		b := w.batch.Load()
@@ -102,10 +105,13 @@ func (c *PushConsumer) beat() bool {
 			continue
 		}
 		next := b.next.Load()
-		if b == w.seenBatch && next == w.seenNext {
+		if w.stuckLocked(b, next, now) {
 			c.offerLocked(b)
 			b.workers++ // until its acknowledgement below: it must not be settled meanwhile
 			stuck = append(stuck, b)
+		}
+		if o, ok := w.lateLocked(b, now); ok {
+			late = append(late, o)
 		}
 		w.seenBatch, w.seenNext = b, next
 	}
@@ -125,6 +131,7 @@ func (c *PushConsumer) beat() bool {
 	for _, b := range stuck {
 		c.ackEarly(b)
 	}
+	c.tellOverdue(late)
 	return true
 }
 

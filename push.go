@@ -12,8 +12,13 @@ import (
 // Handler consumes a message. Nil means it is consumed. An error or a panic
 // means it comes again later, after PushOptions.Backoff, and with others going
 // on meanwhile; after PushOptions.MaxAttempts it becomes a dead letter. RetryAfter
-// and Discard are errors that say which. The context is cancelled when the consumer closes. The message
-// and all that is in it are the handler's for as long as it likes.
+// and Discard are errors that say which. The message and all that is in it are the
+// handler's for as long as it likes.
+//
+// The context is cancelled when the consumer closes and when the handler has taken
+// longer than PushOptions.Timeout. It is good until the handler returns and not
+// beyond: one context serves many messages, and what goes on with it may see it
+// cancelled because of another message.
 type Handler func(ctx context.Context, m *Message) error
 
 // PushOptions says how a push consumer works. Nil means the defaults.
@@ -50,6 +55,14 @@ type PushOptions struct {
 	// counts, whichever member of the group it belongs to.
 	MaxAttempts int
 
+	// Timeout is how long a handler may take. Then its context is cancelled, with
+	// ErrTimeout as its cause, Hooks.Overdue is called, and Stats counts it in
+	// Overdue until it returns. The message waits for that: what the handler returns
+	// decides as always, so an error is a failure like any other and nil means that
+	// it is consumed after all. Default 15 minutes (RocketMQ's consumeTimeout);
+	// negative for none. It is noticed some milliseconds late, never early.
+	Timeout time.Duration
+
 	// PrefetchMessages and PrefetchBytes bound what is handed out of one queue
 	// and not acknowledged, in an ordered group with those that wait to come again.
 	// Default
@@ -80,6 +93,7 @@ func (o *PushOptions) withDefaults() PushOptions {
 	setDefault(&c.Concurrency, 20)
 	setDefault(&c.PrefetchMessages, 1000)
 	setDefault(&c.PrefetchBytes, 100*mib)
+	setDefault(&c.Timeout, 15*time.Minute)
 	if c.MaxAttempts == 0 && !c.Ordered {
 		c.MaxAttempts = 17
 	}
@@ -115,7 +129,8 @@ type PushConsumer struct {
 	backoff Backoff
 	ordered bool
 
-	maxAttempts int // 0 or less: no limit
+	maxAttempts int           // 0 or less: no limit
+	timeout     time.Duration // of handlers; 0 or less: none
 
 	ctx     context.Context // of the handlers; not of a call
 	cancel  context.CancelFunc
@@ -148,7 +163,7 @@ func (b *Broker) NewPushConsumer(group string, handler Handler, options *PushOpt
 	}
 	c := &PushConsumer{
 		member:  b.newMember(group, o.Instance, groupKind{model: o.Model, ordered: o.Ordered}),
-		handler: handler, backoff: o.Backoff, maxAttempts: o.MaxAttempts, ordered: o.Ordered,
+		handler: handler, backoff: o.Backoff, maxAttempts: o.MaxAttempts, timeout: o.Timeout, ordered: o.Ordered,
 	}
 	if err := c.configure(memberOptions{o.Model, o.Instance, o.From, o.Strategy, o.AckDurability}); err != nil {
 		return nil, err

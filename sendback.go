@@ -123,12 +123,13 @@ type trial struct {
 
 // trialOf says so from the record: the handler may have changed its message, and
 // what comes from the retry topic was stored elsewhere first.
-func (b *Broker) trialOf(q *queue, it *item) trial {
-	t := trial{it.message.ID, q.name(), it.offset, it.attempt}
-	ref := [1]commitlog.Ref{{Position: it.entry.Position, Size: it.entry.Size}}
+// Without an id: it cannot be read.
+func (b *Broker) trialOf(q *queue, cl claim) trial {
+	t := trial{queue: q.name(), offset: cl.offset, attempts: cl.attempt}
+	ref := [1]commitlog.Ref{{Position: cl.entry.Position, Size: cl.entry.Size}}
 	b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
 		var v record.View
-		if err != nil || decodeAs(q, it.offset, r, &v) != nil {
+		if err != nil || decodeAs(q, cl.offset, r, &v) != nil {
 			return false
 		}
 		t.id = MessageID{store: b.log.StoreID(), epoch: r.Epoch, position: r.Position}
@@ -147,7 +148,7 @@ func (b *Broker) trialOf(q *queue, it *item) trial {
 // failed settles an item whose handler failed, and says what that makes of it.
 // A broadcasting member goes on without it.
 func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
-	t := c.b.trialOf(b.cursor.queue, it)
+	t := c.b.trialOf(b.cursor.queue, it.claim)
 	c.b.counters.failed.Add(1)
 	if c.kind.model != Clustering {
 		c.tell(t, retry{after: -1}, err)
@@ -168,7 +169,7 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 // crashed settles an item that was in hand each time when the process ended, and
 // has no attempt left.
 func (c *PushConsumer) crashed(b *batch, it *item) (state uint32) {
-	t := c.b.trialOf(b.cursor.queue, it)
+	t := c.b.trialOf(b.cursor.queue, it.claim)
 	t.attempts-- // this one does not happen
 	r := retry{after: -1, dead: true}
 	c.tell(t, r, errCrashed)

@@ -11,9 +11,10 @@ import (
 
 // counters are counted outside the append lock, once per batch or rarer.
 type counters struct {
-	failed atomic.Int64
-	dead   atomic.Int64
-	missed atomic.Int64
+	failed  atomic.Int64
+	overdue atomic.Int64 // at this moment
+	dead    atomic.Int64
+	missed  atomic.Int64
 }
 
 // Stats is what a broker counts and measures, at one moment. Counters count
@@ -28,6 +29,7 @@ type Stats struct {
 	SentBytes int64 // their bodies
 	Acked     int64 // messages acknowledged or passed over, over all groups
 	Failed    int64 // handlers that failed
+	Overdue   int64 // handlers that run now and are past PushOptions.Timeout
 	Dead      int64 // messages that became dead letters
 	Missed    int64 // messages that groups went past: dropped or damaged
 	Invisible int64 // messages received by simple consumers whose time is not up
@@ -55,7 +57,7 @@ type Stats struct {
 func (b *Broker) Stats() Stats {
 	log := b.log.Stats()
 	s := Stats{
-		Failed: b.counters.failed.Load(), Dead: b.counters.dead.Load(), Missed: b.counters.missed.Load(),
+		Failed: b.counters.failed.Load(), Overdue: b.counters.overdue.Load(), Dead: b.counters.dead.Load(), Missed: b.counters.missed.Load(),
 		Written: int64(log.Written), Synced: int64(log.Synced), Syncs: log.Syncs,
 		LogBytes: log.Bytes, Segments: log.Segments, Poisoned: b.log.Err(),
 		Checkpoints: b.upkeep.checkpoints.Load(), Dropped: b.upkeep.dropped.Load(),

@@ -56,6 +56,7 @@ type worker struct {
 	spans   []span        // reused
 
 	batch atomic.Pointer[batch] // that it is at; set and cleared under group.mu
+	watch watch
 
 	// Of the pulse, at its last beat.
 	seenBatch *batch
@@ -68,6 +69,7 @@ func newWorker(c *PushConsumer) *worker {
 
 func (w *worker) run() {
 	defer w.c.working.Done()
+	defer func() { w.watch.cancel(nil) }()
 	for b := w.take(); b != nil; b = w.take() {
 		if b.next.Load() == 0 {
 			w.handOut(b)
@@ -102,6 +104,8 @@ func (w *worker) take() *batch {
 
 func (w *worker) beginLocked(b *batch) {
 	b.workers++
+	w.watch.on.Store(b.offered) // of who helps the pulse cannot see by b.next where it is
+	w.watch.running = false
 	w.batch.Store(b)
 }
 
@@ -208,6 +212,7 @@ func (w *worker) handle(b *batch) {
 func (w *worker) handleItem(b *batch, i int) bool {
 	it := &b.items[i]
 	if it.message == nil {
+		_ = w.returned(nil) // not in a handler yet
 		switch lost, err := w.readAgain(b, it); {
 		case err != nil:
 			w.c.again(b, it, readAgainAfter)
@@ -223,7 +228,13 @@ func (w *worker) handleItem(b *batch, i int) bool {
 		b.state[i].Store(state)
 		return state != itemFailed
 	}
+	if w.watch.on.Load() {
+		w.begins(i)
+	}
 	err := w.call(it.message)
+	if err != nil || w.watch.on.Load() {
+		err = w.returned(err)
+	}
 	if err == nil {
 		b.state[i].Store(itemConsumed)
 		return true
@@ -240,7 +251,7 @@ func (w *worker) call(m *Message) (err error) {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return w.c.handler(w.c.ctx, m)
+	return w.c.handler(w.watch.ctx, m)
 }
 
 // readAgain reads an item whose message the handler has had already. It may be

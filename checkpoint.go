@@ -211,7 +211,7 @@ func captureGroup(items []byte, g *group) []byte {
 	if g.deleted {
 		return items
 	}
-	items = appendRecord(items, g.at, &record.Group{ID: g.id, Name: g.name, Instance: g.instance})
+	items = appendRecord(items, g.at, g.record())
 	for topic, sub := range g.subs {
 		items = appendRecord(items, sub.at, sub.record(g.id, topic))
 		for q := range sub.queues {

@@ -65,7 +65,8 @@ var (
 	// ErrQueueNotFound says that the topic has no message queue of that number.
 	ErrQueueNotFound = errors.New("mq: queue not found")
 
-	// ErrGroupNotFound says that no group of that name has ever subscribed.
+	// ErrGroupNotFound says that there is no group of that name: nobody ever was a
+	// member of it, nothing was set of it, or it was deleted.
 	ErrGroupNotFound = errors.New("mq: group not found")
 
 	// ErrMessageNotFound says that no message is stored under that id: it was

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pocketmq/mq/commitlog"
@@ -69,6 +70,7 @@ type group struct {
 	b              *Broker
 	name, instance string
 	id             coord.GroupID
+	policy         atomic.Pointer[policy] // nil: none; changed under the append lock
 
 	// Guarded by the append lock.
 	deleted bool
@@ -100,6 +102,15 @@ func newGroup(b *Broker, name, instance string, id coord.GroupID) *group {
 		subs: map[coord.TopicID]*subscription{}, topics: map[*topic]*groupTopic{},
 		idle: time.Now(),
 	}
+}
+
+// record describes the group. The append lock is held.
+func (g *group) record() *record.Group {
+	r := &record.Group{ID: g.id, Name: g.name, Instance: g.instance}
+	if p := g.policy.Load(); p != nil {
+		r.Policy = p.kept
+	}
+	return r
 }
 
 // join makes m a member. Broker.members is held.

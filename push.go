@@ -44,13 +44,13 @@ type PushOptions struct {
 	// is tried again before the next one of its key; other keys go on.
 	Ordered bool
 
-	// Backoff is how long a failed message waits. Default RetryDelays: 10 s,
-	// 30 s, 1 m … 2 h; in an ordered group one second, always (RocketMQ's
-	// suspendCurrentQueueTimeMillis).
+	// Backoff is how long a failed message waits. Default what the group's
+	// RetryPolicy says, else RetryDelays: 10 s, 30 s, 1 m … 2 h; in an ordered group
+	// one second, always (RocketMQ's suspendCurrentQueueTimeMillis).
 	Backoff Backoff
 
 	// MaxAttempts is how often a message is delivered before it becomes a dead
-	// letter. Default 17 (RocketMQ's maxReconsumeTimes of 16), in an ordered group
+	// letter. Default what the group's RetryPolicy says, else 17 (RocketMQ's maxReconsumeTimes of 16), in an ordered group
 	// without limit; negative for no limit. The handler that is given a message
 	// counts, whichever member of the group it belongs to.
 	MaxAttempts int
@@ -94,15 +94,6 @@ func (o *PushOptions) withDefaults() PushOptions {
 	setDefault(&c.PrefetchMessages, 1000)
 	setDefault(&c.PrefetchBytes, 100*mib)
 	setDefault(&c.Timeout, 15*time.Minute)
-	if c.MaxAttempts == 0 && !c.Ordered {
-		c.MaxAttempts = 17
-	}
-	if c.Backoff == nil {
-		c.Backoff = RetryDelays
-		if c.Ordered {
-			c.Backoff = suspendQueue
-		}
-	}
 	return c
 }
 
@@ -126,10 +117,10 @@ func (o *PushOptions) validate() error {
 type PushConsumer struct {
 	*member
 	handler Handler
-	backoff Backoff
+	backoff Backoff // of its own, nil if it has none
 	ordered bool
 
-	maxAttempts int           // 0 or less: no limit
+	maxAttempts int           // of its own, 0 if it says nothing
 	timeout     time.Duration // of handlers; 0 or less: none
 
 	ctx     context.Context // of the handlers; not of a call

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
@@ -368,6 +369,8 @@ func TestRecoveryLostJournalCarried(t *testing.T) {
 	for _, name := range []string{"A", "B"} {
 		require.NoError(t, h.b.CreateTopic(name, &mq.TopicConfig{Queues: 1, Durability: mq.Written}))
 	}
+	policy := mq.RetryPolicy{MaxAttempts: 3, Delays: []time.Duration{time.Second}}
+	require.NoError(t, h.b.UpdateGroup("G", mq.GroupConfig{Retry: policy}))
 	g := h.member("G", "A")
 	fill := func(segments int) {
 		for h.b.Stats().Segments+int(h.b.Stats().Dropped) < segments {
@@ -398,6 +401,9 @@ func TestRecoveryLostJournalCarried(t *testing.T) {
 			offsets = append(offsets, m.Offset)
 		}
 		require.Equal(t, []mq.Offset{2, 3, 4, 6, 7, 8, 9}, offsets)
+		info, err := c.b.Group("G")
+		require.NoError(t, err)
+		require.Equal(t, policy, info.Retry)
 		require.NoError(t, c.b.Check(t.Context()))
 		require.NoError(t, c.b.Close())
 	}

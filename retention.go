@@ -10,7 +10,6 @@ import (
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
-	"github.com/pocketmq/mq/internal/record"
 )
 
 // allow is asked by the log before it makes another segment: also while it is
@@ -205,7 +204,7 @@ func (b *Broker) carryGroup(ctx context.Context, g *group, end coord.Position) e
 			if g.deleted {
 				return nil
 			}
-			return &record.Group{ID: g.id, Name: g.name, Instance: g.instance}
+			return g.record()
 		})
 		if err != nil {
 			return err

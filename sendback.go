@@ -161,7 +161,7 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 		c.again(b, it, 0)
 		return itemFailed
 	}
-	r := judge(err, t.attempts, c.maxAttempts, c.backoff)
+	r := judge(err, t.attempts, c.most(), c.wait())
 	c.tell(t, r, err)
 	return c.settle(b, it, t, r, err)
 }

@@ -337,7 +337,7 @@ func (s *state) settleAgain(r commitlog.Record) error {
 	return err
 }
 
-// group folds the creation of a group, or of one broadcasting member.
+// group folds the creation or change of a group, or of one broadcasting member.
 func (s *state) group(r *record.Group, at coord.Position) {
 	id := r.ID
 	if id == 0 {
@@ -349,7 +349,11 @@ func (s *state) group(r *record.Group, at coord.Position) {
 		s.groups[id] = g
 		s.b.names.addGroup(g)
 	}
-	g.at = max(g.at, at)
+	if at < g.at {
+		return // a newer record is known
+	}
+	g.at = at
+	g.policy.Store(newPolicy(r.Policy))
 }
 
 func (s *state) deleteGroup(id coord.GroupID) {

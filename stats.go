@@ -91,6 +91,7 @@ type GroupInfo struct {
 	Name    string
 	Members []MemberInfo // living, sorted by name
 	Topics  []string     // ever subscribed to, sorted
+	Retry   RetryPolicy  // as UpdateGroup set it
 
 	// Invisible counts the messages that simple consumers received, did not
 	// acknowledge, and whose time is not up.
@@ -126,6 +127,9 @@ func (b *Broker) Group(name string) (GroupInfo, error) {
 	info := GroupInfo{Name: name}
 	b.members.Lock()
 	for _, g := range groups {
+		if g.instance == "" {
+			info.Retry = g.policy.Load().config()
+		}
 		info.Invisible += g.invisible()
 		for _, m := range g.members {
 			info.Members = append(info.Members, MemberInfo{m.name, m.kind.model, m.kind.pull, m.kind.simple, m.Assigned()})

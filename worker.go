@@ -223,10 +223,12 @@ func (w *worker) handleItem(b *batch, i int) bool {
 			return true
 		}
 	}
-	if it.attempt > 1 && w.c.maxAttempts > 0 && it.message.Attempt > w.c.maxAttempts {
-		state := w.c.crashed(b, it)
-		b.state[i].Store(state)
-		return state != itemFailed
+	if it.attempt > 1 {
+		if most := w.c.most(); most > 0 && it.message.Attempt > most {
+			state := w.c.crashed(b, it)
+			b.state[i].Store(state)
+			return state != itemFailed
+		}
 	}
 	if w.watch.on.Load() {
 		w.begins(i)

@@ -2,17 +2,20 @@ package record
 
 // A group's payload, all numbers varints but the kind of group:
 //
-//	+------+------+------------+----------+------+--------------+----------+
-//	| kind | id/8 | group kind | name len | name | instance len | instance |
-//	+------+------+------------+----------+------+--------------+----------+
+//	+------+------+-------+----------+------+--------------+----------+--------+
+//	| kind | id/8 | flags | name len | name | instance len | instance | policy |
+//	+------+------+-------+----------+------+--------------+----------+--------+
+//	flags: bit 0 a policy follows
+const groupPolicy = 1 << 0
 
 // Group says that a consumer group, or one broadcasting member of it, is there.
-// Like Topic it is written again when retention would lose it.
+// Like Topic it is written again when it is changed and when retention would lose
+// it.
 type Group struct {
 	ID       GroupID // 0: the position of this record, which creates the group
 	Name     string
-	Instance string // the member that has offsets of its own; empty in clustering
-	Kind     uint8  // the engine's: which consumers, which order, which model
+	Instance string  // the member that has offsets of its own; empty in clustering
+	Policy   *Policy // for what fails; nil: as each consumer has it
 }
 
 // Validate reports what keeps the record from being encoded. Which names are
@@ -23,22 +26,26 @@ func (g *Group) flaw() string {
 	if g.ID != 0 && !canName(g.ID) {
 		return "id is no record"
 	}
-	return ""
+	return g.Policy.flaw()
 }
 
 // Size returns the length of the encoded record, which must be valid.
 func (g *Group) Size() int {
-	return 1 + idLen(g.ID) + 1 + textLen(g.Name) + textLen(g.Instance)
+	return 1 + idLen(g.ID) + 1 + textLen(g.Name) + textLen(g.Instance) + policyLen(g.Policy)
 }
 
 // Put writes the record into dst, which must be as long as Size said.
 func (g *Group) Put(dst []byte) {
+	var flags byte
+	if g.Policy != nil {
+		flags |= groupPolicy
+	}
 	out := append(dst[:0:len(dst)], byte(KindGroup))
 	out = appendID(out, g.ID)
-	out = append(out, g.Kind)
+	out = append(out, flags)
 	out = appendText(out, g.Name)
 	out = appendText(out, g.Instance)
-	mustFill(dst, out)
+	mustFill(dst, appendPolicy(out, g.Policy))
 }
 
 // DecodeGroup reads the record in payload; nothing of it points into payload.
@@ -46,9 +53,12 @@ func DecodeGroup(payload []byte) (Group, error) {
 	r := read(KindGroup, payload)
 	var g Group
 	g.ID = GroupID(r.id())
-	g.Kind = r.byte()
+	flags := r.flags(groupPolicy)
 	g.Name = r.text()
 	g.Instance = r.text()
+	if flags&groupPolicy != 0 {
+		g.Policy = r.policy()
+	}
 	if err := r.end(g.flaw()); err != nil {
 		return Group{}, err
 	}

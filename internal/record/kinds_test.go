@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -101,7 +102,19 @@ var smallRows = map[string]struct {
 		"03 00 02 8008 01 74 " + strings.Repeat("00", record.MaxQueues),
 	},
 	"topic deletion": {&record.TopicDelete{ID: 1 << 20}, "04 808008"},
-	"group":          {&record.Group{Name: "g", Kind: 255}, "05 00 ff 01 67 00"},
+	"group":          {&record.Group{Name: "g"}, "05 00 00 01 67 00"},
+	"group without limit": {
+		&record.Group{Name: "g", Policy: &record.Policy{Attempts: -1}},
+		"05 00 01 01 67 00 01 00",
+	},
+	"group with a table": {
+		&record.Group{ID: 64, Name: "g", Policy: &record.Policy{Attempts: 3, Delays: []time.Duration{0, 300}}},
+		"05 08 01 01 67 00 04 01 02 00 ac02",
+	},
+	"group with an exponential": {
+		&record.Group{Name: "g", Policy: &record.Policy{Initial: 5, Limit: 300, Jitter: record.JitterUnit}},
+		"05 00 01 01 67 00 00 02 05 ac02 c0843d",
+	},
 	"member":         {&record.Group{ID: 64, Name: "g", Instance: "i1"}, "05 08 00 01 67 02 6931"},
 	"group deletion": {&record.GroupDelete{ID: 64}, "06 08"},
 	"start": {
@@ -191,6 +204,14 @@ func TestKindsDecodeErrors(t *testing.T) {
 		"topic deletion of none":   {"04 00", record.ErrMalformed},
 		"group deletion of none":   {"06 00", record.ErrMalformed},
 		"group instance missing":   {"05 00 00 00", record.ErrMalformed},
+		"group unknown flag":       {"05 00 02 01 67 00", record.ErrUnknown},
+		"policy unknown shape":     {"05 00 01 01 67 00 00 03", record.ErrUnknown},
+		"policy no delays":         {"05 00 01 01 67 00 00 01 00", record.ErrMalformed},
+		"policy too many delays":   {"05 00 01 01 67 00 00 01 8108" + strings.Repeat("00", 1025), record.ErrMalformed},
+		"policy delay too long":    {"05 00 01 01 67 00 00 01 01 ffffffffffffffff7f", record.ErrMalformed},
+		"policy nothing initial":   {"05 00 01 01 67 00 00 02 00 05 00", record.ErrMalformed},
+		"policy limit below":       {"05 00 01 01 67 00 00 02 05 04 00", record.ErrMalformed},
+		"policy jitter above one":  {"05 00 01 01 67 00 00 02 05 05 c1843d", record.ErrMalformed},
 		"start no group":           {"07 00 00 09 00 00 00", record.ErrMalformed},
 		"start no topic":           {"07 00 08 00 00 00 00", record.ErrMalformed},
 		"start unknown flag":       {"07 00 08 09 80 00 00", record.ErrUnknown},
@@ -268,6 +289,14 @@ func TestValidate(t *testing.T) {
 		"topic deletion of none":   &record.TopicDelete{},
 		"group unaligned":          &record.Group{ID: 1},
 		"group deletion of none":   &record.GroupDelete{},
+		"policy attempts":          &record.Group{Policy: &record.Policy{Attempts: -2}},
+		"policy too many attempts": &record.Group{Policy: &record.Policy{Attempts: record.MaxAttempts}},
+		"policy two kinds":         &record.Group{Policy: &record.Policy{Delays: make([]time.Duration, 1), Initial: 1, Limit: 1}},
+		"policy negative delay":    &record.Group{Policy: &record.Policy{Delays: []time.Duration{-1}}},
+		"policy too many delays":   &record.Group{Policy: &record.Policy{Delays: make([]time.Duration, record.MaxDelays+1)}},
+		"policy jitter alone":      &record.Group{Policy: &record.Policy{Jitter: 1}},
+		"policy limit below":       &record.Group{Policy: &record.Policy{Initial: 2, Limit: 1}},
+		"policy limit too long":    &record.Group{Policy: &record.Policy{Initial: 2, Limit: record.MaxDelay + 1}},
 		"start negative id":        &record.Start{ID: -8, Group: 8, Topic: 8},
 		"start without group":      &record.Start{Topic: 8},
 		"start without topic":      &record.Start{Group: 8},

@@ -40,7 +40,7 @@ type cursor struct {
 	start    coord.Position // the record that offsets count from; acks name it
 	next     Offset         // first offset not yet handed out
 	done     []span         // acknowledged ahead of next, and not by who has the queue now
-	suspects []hand         // in hand when the process ended uncleanly
+	suspects []hand         // in hand when the process ended uncleanly, or received before
 	redo     []claim        // to be handed out before next: due retries, and what was given back
 	sound    Offset         // holes below are real: the log was searched for their messages
 	hole     bool           // next is one that was not searched for yet
@@ -203,8 +203,8 @@ func (c *cursor) claimNewLocked(claims []claim, limit int, maxBytes int64) (take
 				break
 			}
 			off := c.next
-			suspect := c.suspectLocked(off)
-			if suspect > 0 && len(claims) > 0 {
+			delivered, suspect := c.suspectLocked(off)
+			if suspect && len(claims) > 0 {
 				return claims, gone // it is handed out alone
 			}
 			if buf[i].Size == 0 && off >= c.sound && !c.doneLocked(off) {
@@ -220,15 +220,15 @@ func (c *cursor) claimNewLocked(claims []claim, limit int, maxBytes int64) (take
 			case !c.topic.filter.matchHash(buf[i].Tag):
 				c.skipLocked(span{From: off, To: off + 1})
 			default:
-				if suspect > 0 && !c.aloneLocked() {
+				if suspect && !c.aloneLocked() {
 					c.next--
 					return claims, gone
 				}
-				claims = append(claims, claim{off, buf[i], suspect + 1})
+				claims = append(claims, claim{off, buf[i], delivered + 1})
 				maxBytes -= int64(buf[i].Size)
 				c.out++
 				c.bytes += int64(buf[i].Size)
-				if suspect > 0 {
+				if suspect {
 					return claims, gone
 				}
 			}

@@ -23,7 +23,7 @@ import (
 type hand struct {
 	span
 	attempt int    // number of that delivery
-	epoch   uint32 // of the log at that time
+	epoch   uint32 // of the log at that time; everyEnd
 }
 
 // errCrashed is the last error of a message that was in hand each time when the
@@ -44,13 +44,11 @@ func (p *progress) take(h hand) {
 
 // leaveHands notes that messages are in hand no more: mostly those of one batch.
 func (p *progress) leaveHands(s span) {
-	for i := 0; i < len(p.hands); i++ {
+	i, _ := slices.BinarySearchFunc(p.hands, s.From+1, func(h hand, behind Offset) int { return cmp.Compare(h.To, behind) })
+	for ; i < len(p.hands); i++ {
 		h := p.hands[i]
 		if h.From >= s.To {
 			return
-		}
-		if h.To <= s.From {
-			continue
 		}
 		var rest [2]hand
 		left := rest[:0]
@@ -106,29 +104,39 @@ func (w *worker) handOut(b *batch) {
 		attempt, to := b.items[from].attempt, from
 		spans := w.spans[:0]
 		for ; to < len(b.items) && b.items[to].attempt == attempt; to++ {
-			off := b.items[to].offset
-			if n := len(spans); n > 0 && spans[n-1].To == off {
-				spans[n-1].To++
-			} else {
-				spans = append(spans, span{From: off, To: off + 1})
-			}
+			spans = withOffset(spans, b.items[to].offset)
 		}
 		w.spans = joinSpans(spans)
-		if err := w.c.group.appendHandout(b.cursor.queue, b.start, attempt, w.spans); err != nil {
-			if !errors.Is(err, ErrStale) && !isClosed(err) {
-				w.c.b.opts.Logger.Error("handout not stored", "group", w.c.group.name, "queue", b.cursor.queue.name(), "err", err)
-			}
+		if !w.c.group.writeHandout(b.cursor.queue, b.start, w.c.b.log.Epoch(), attempt, w.spans) {
 			return
 		}
 		from = to
 	}
 }
 
-func (g *group) appendHandout(q *queue, start coord.Position, attempt int, spans []span) error {
+// withOffset adds an offset to spans, to the last of them if it is the next one.
+func withOffset(spans []span, off Offset) []span {
+	if n := len(spans); n > 0 && spans[n-1].To == off {
+		spans[n-1].To++
+		return spans
+	}
+	return append(spans, span{From: off, To: off + 1})
+}
+
+// writeHandout appends a handout and says whether the next one may be stored.
+func (g *group) writeHandout(q *queue, start coord.Position, epoch uint32, attempt int, spans []span) bool {
+	err := g.appendHandout(q, start, epoch, attempt, spans)
+	if err != nil && !errors.Is(err, ErrStale) && !isClosed(err) {
+		g.b.opts.Logger.Error("handout not stored", "group", g.name, "queue", q.name(), "err", err)
+	}
+	return err == nil
+}
+
+func (g *group) appendHandout(q *queue, start coord.Position, epoch uint32, attempt int, spans []span) error {
 	b := g.b
 	h := record.Handout{
 		Group: g.id, Start: start, Topic: q.topic.id, Queue: q.id,
-		Epoch: b.log.Epoch(), Attempt: min(attempt, record.MaxAttempts-1), Ranges: spans,
+		Epoch: epoch, Attempt: min(attempt, record.MaxAttempts-1), Ranges: spans,
 	}
 	size := h.Size()
 	_, err := b.log.Append(context.Background(), commitlog.Reserved, commitlog.Layout{}.Add(size), func(f *commitlog.Frame) error {
@@ -146,16 +154,17 @@ func (g *group) appendHandout(q *queue, start coord.Position, attempt int, spans
 	return b.noted(err)
 }
 
-// suspectLocked returns how often off was delivered before an unclean end that
-// it was in hand at, and forgets what next has passed.
-func (c *cursor) suspectLocked(off Offset) int {
+// suspectLocked returns how often off was delivered, as far as that counts: before
+// an unclean end that it was in hand at (then it may be what ended the process),
+// or by a simple consumer. It forgets what next has passed.
+func (c *cursor) suspectLocked(off Offset) (attempt int, harms bool) {
 	for len(c.suspects) > 0 && c.suspects[0].To <= off {
 		c.suspects = c.suspects[1:]
 	}
 	if len(c.suspects) > 0 && c.suspects[0].From <= off {
-		return c.suspects[0].attempt
+		return c.suspects[0].attempt, c.suspects[0].epoch != everyEnd
 	}
-	return 0
+	return 0, false
 }
 
 // aloneLocked takes the turn to hand out a message that was in hand; false: it is

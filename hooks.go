@@ -10,7 +10,9 @@ type Hooks struct {
 	// Rebalanced is called after the queues of a group were dealt out anew.
 	Rebalanced func(RebalancedInfo)
 
-	// Failed is called when a handler returned an error or panicked.
+	// Failed is called when a handler returned an error or panicked, and when a
+	// message becomes a dead letter without that: it was in hand each time when the
+	// process ended, or simple consumers received it too often.
 	Failed func(FailedInfo)
 
 	// Overdue is called once for a handler that takes longer than

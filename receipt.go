@@ -19,7 +19,9 @@ type lease struct {
 	start  coord.Position
 	claim  claim
 	lane   *lane // of an ordered group: waits meanwhile
-	place  int   // in retries.queue; nowhere: the receipt does not hold any more
+
+	attempt int // Message.Attempt: that of the claim, and what failed before it was sent again
+	place   int // in retries.queue; nowhere: the receipt does not hold any more
 }
 
 // holdsLocked reports whether the message is still its receiver's.
@@ -36,9 +38,7 @@ func (d *due) placed(at int) {
 }
 
 // comesBackLocked ends a lease whose message was not acknowledged: it is handed
-// out again, before what is new to the group. This is the one place that
-// messages come back through, so the one where one that came back too often
-// would go elsewhere.
+// out again, before what is new to the group, or made a dead letter in that moment.
 func (l *lease) comesBackLocked() {
 	again := l.claim
 	again.attempt++
@@ -89,7 +89,9 @@ func (c *SimpleConsumer) Ack(ctx context.Context, ms ...*Message) error {
 // whoever asks next. Nothing slows this down: a receiver that gives back what it
 // cannot handle now uses ChangeInvisible, with the time that it shall wait. New
 // messages and those that come again take turns, so one that is always given
-// back does not stop the others; but those of its key in an Ordered group.
+// back does not stop the others; but those of its key in an Ordered group. A
+// message that was received MaxAttempts times becomes a dead letter; if that cannot
+// be stored now, it is later.
 //
 // Messages whose receipts do not hold any more are left out as in Ack. Errors:
 // ErrReceiptExpired, ErrNotAssigned, ErrClosed, that of ctx.
@@ -98,10 +100,11 @@ func (c *SimpleConsumer) Nack(ctx context.Context, ms ...*Message) error {
 	if err != nil {
 		return err
 	}
-	g, refused := c.group, 0
+	g, refused, most := c.group, 0, c.most()
+	var spent []*lease
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if c.closed {
+		g.mu.Unlock()
 		return ErrClosed
 	}
 	for _, l := range leases {
@@ -110,8 +113,16 @@ func (c *SimpleConsumer) Nack(ctx context.Context, ms ...*Message) error {
 			continue
 		}
 		g.retries.takeLocked(l)
+		if most > 0 && l.attempt >= most {
+			spent = append(spent, l)
+			continue
+		}
 		l.comesBackLocked()
 		l.cursor.scheduleLocked()
+	}
+	g.mu.Unlock()
+	for _, l := range spent {
+		g.buryGiven(ctx, l)
 	}
 	return expired(refused, len(ms))
 }

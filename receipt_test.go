@@ -24,7 +24,7 @@ func TestInvisibleTimeIsUp(t *testing.T) {
 			b := mqtest.OpenMemory(t, written())
 			createTopic(t, b, "T", 1)
 			send(t, b, &mq.Message{Topic: "T", ShardingKey: "a", Body: []byte("0")}, &mq.Message{Topic: "T", ShardingKey: "b", Body: []byte("1")})
-			o := &mq.SimpleOptions{Ordered: ordered}
+			o := &mq.SimpleOptions{Ordered: ordered, MaxAttempts: -1}
 			one, two := simple(t, b, "G", o, "T"), simple(t, b, "G", o, "T")
 			first := receiveFrom(t, one, 2, 10*time.Second)
 			require.NoError(t, one.Ack(t.Context(), first[1]))

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/coord"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -29,25 +30,24 @@ const sendBackAgain = 5 * time.Second
 // letter, and acknowledges it, in one frame: whatever breaks, the group has one
 // of them to consume. The message is read again, for the handler owns the one it
 // got.
-func (c *PushConsumer) sendBack(b *batch, it *item, attempts int, r retry, cause error) error {
-	g := c.group
+func (g *group) sendBack(ctx context.Context, q *queue, start coord.Position, cl claim, attempts int, r retry, cause error) error {
 	target := g.retryTopic
 	if r.dead {
 		target = g.deadTopic
 	}
-	t, err := target(c.ctx)
+	t, err := target(ctx)
 	if err != nil {
 		return err
 	}
-	v := &moved{group: g, from: settled{queue: b.cursor.queue, start: b.start, spans: []span{{From: it.offset, To: it.offset + 1}}}}
+	v := &moved{group: g, from: settled{queue: q, start: start, spans: []span{{From: cl.offset, To: cl.offset + 1}}}}
 	origin := record.Origin{Attempts: attempts, LastError: errorText(cause)}
-	if err := g.b.copyOf(&v.out[0], b.cursor.queue, it.claim, origin); err != nil {
+	if err := g.b.copyOf(&v.out[0], q, cl, origin); err != nil {
 		return err
 	}
 	if err := v.out[0].address(t, r.after); err != nil {
 		return err
 	}
-	return g.b.appendMoved(c.ctx, v)
+	return g.b.appendMoved(ctx, v)
 }
 
 // copyOf makes o a copy of the message that is claimed, with all that names it,
@@ -151,18 +151,18 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 	t := c.b.trialOf(b.cursor.queue, it.claim)
 	c.b.counters.failed.Add(1)
 	if c.kind.model != Clustering {
-		c.tell(t, retry{after: -1}, err)
+		c.group.tell(t, retry{after: -1}, err)
 		return itemConsumed
 	}
 	if c.ctx.Err() != nil {
 		// The consumer closes and has cancelled its handlers: that is no fault of the
 		// message. It comes again when the group has somebody for it.
-		c.tell(t, retry{}, err)
+		c.group.tell(t, retry{}, err)
 		c.again(b, it, 0)
 		return itemFailed
 	}
 	r := judge(err, t.attempts, c.most(), c.wait())
-	c.tell(t, r, err)
+	c.group.tell(t, r, err)
 	return c.settle(b, it, t, r, err)
 }
 
@@ -172,15 +172,15 @@ func (c *PushConsumer) crashed(b *batch, it *item) (state uint32) {
 	t := c.b.trialOf(b.cursor.queue, it.claim)
 	t.attempts-- // this one does not happen
 	r := retry{after: -1, dead: true}
-	c.tell(t, r, errCrashed)
+	c.group.tell(t, r, errCrashed)
 	return c.settle(b, it, t, r, errCrashed)
 }
 
 // tell calls the hook.
-func (c *PushConsumer) tell(t trial, r retry, err error) {
-	if hook := c.b.opts.Hooks.Failed; hook != nil {
+func (g *group) tell(t trial, r retry, err error) {
+	if hook := g.b.opts.Hooks.Failed; hook != nil {
 		hook(FailedInfo{
-			Group: c.groupName, ID: t.id, Queue: t.queue, Offset: t.offset,
+			Group: g.name, ID: t.id, Queue: t.queue, Offset: t.offset,
 			Attempt: t.attempts, Retry: r.after, Dead: r.dead, Err: err,
 		})
 	}
@@ -197,7 +197,7 @@ func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error)
 		return itemFailed
 	}
 	g, q := c.group, b.cursor.queue
-	err := c.sendBack(b, it, t.attempts, r, cause)
+	err := g.sendBack(c.ctx, q, b.start, it.claim, t.attempts, r, cause)
 	switch {
 	case err == nil:
 		if r.dead {

@@ -3,7 +3,6 @@ package mq
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -30,6 +29,13 @@ type SimpleOptions struct {
 	// pullThresholdForQueue and pullThresholdSizeForQueue).
 	PrefetchMessages int
 	PrefetchBytes    int64
+
+	// MaxAttempts is how often a message is received before it becomes a dead
+	// letter. Default what the group's RetryPolicy says, else 17 (RocketMQ's
+	// maxReconsumeTimes of 16), in an ordered group without limit; negative for no
+	// limit. That of the member that gives the message back, or would be the next to
+	// receive it, counts.
+	MaxAttempts int
 
 	// AckDurability Synced makes Ack wait for the disk. Default Written: after a
 	// power cut what was acknowledged within the last Options.SyncEvery may come
@@ -59,16 +65,19 @@ func (o *SimpleOptions) validate() error {
 
 // SimpleConsumer hands out messages for a time (RocketMQ 5's SimpleConsumer):
 // what is received is invisible to others meanwhile and, unless it is
-// acknowledged before the time is up, comes again with a higher Attempt. It is
-// safe for concurrent use.
+// acknowledged before the time is up, comes again with a higher Attempt. After
+// SimpleOptions.MaxAttempts it becomes a dead letter. It is safe for concurrent
+// use.
 //
 // All members of a group take from all queues of their topics; no queue is dealt
 // to one of them. What one of them received another may acknowledge. When a
 // member closes, what it received stays invisible until its time is up; when the
 // last one closes, or the process ends, everything not acknowledged comes again
-// as soon as there is a member.
+// as soon as there is a member. What was received counts as an attempt in each of
+// these cases; only a reset of the group's offsets counts anew.
 type SimpleConsumer struct {
 	*member
+	maxAttempts int // of its own, 0 if it says nothing
 }
 
 // NewSimpleConsumer returns a consumer that is a member of the group. Subscribe
@@ -81,7 +90,10 @@ func (b *Broker) NewSimpleConsumer(group string, options *SimpleOptions) (*Simpl
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	c := &SimpleConsumer{member: b.newMember(group, o.Instance, groupKind{simple: true, ordered: o.Ordered})}
+	c := &SimpleConsumer{
+		member:      b.newMember(group, o.Instance, groupKind{simple: true, ordered: o.Ordered}),
+		maxAttempts: o.MaxAttempts,
+	}
 	if err := c.configure(memberOptions{instance: o.Instance, from: o.From, acks: o.AckDurability}); err != nil {
 		return nil, err
 	}
@@ -133,7 +145,7 @@ func (c *SimpleConsumer) Receive(ctx context.Context, max int, invisible time.Du
 			continue
 		}
 		woken = false
-		if ms := r.takeLocked(cur); len(ms) > 0 {
+		if ms := r.takeLocked(ctx, cur); len(ms) > 0 {
 			return ms, nil
 		}
 	}
@@ -156,28 +168,22 @@ type reception struct {
 
 // takeLocked hands out the cursor's next messages; none if there are none to be
 // had now. group.mu is let go while they are read.
-func (r *reception) takeLocked(cur *cursor) []*Message {
+func (r *reception) takeLocked(ctx context.Context, cur *cursor) []*Message {
 	owner := r.c.group.pool.member
 	if cur.lanes != nil {
-		return r.takeLanesLocked(owner, cur)
+		return r.takeLanesLocked(ctx, owner, cur)
 	}
 	got := r.fetcher.takeLocked(owner, cur, r.max, maxPollBytes)
 	if len(got.messages) == 0 {
-		return nil
-	}
-	if r.c.closed || !r.c.mayTakeLocked(cur) { // closed or unsubscribed meanwhile
-		cur.redo = slices.Insert(cur.redo, 0, got.claims...)
-		cur.scheduleLocked()
 		return nil
 	}
 	ms := make([]*Message, len(got.messages))
 	leases := make([]lease, len(got.messages))
 	for i := range leases {
 		ms[i] = &got.messages[i]
-		leases[i].claim = got.claims[i]
+		leases[i] = lease{cursor: cur, start: got.start, claim: got.claims[i]}
 	}
-	r.lendLocked(cur, ms, leases)
-	return ms
+	return r.handOutLocked(ctx, cur, ms, leases)
 }
 
 // lendLocked begins the invisible time of messages of the cursor.
@@ -185,7 +191,10 @@ func (r *reception) lendLocked(cur *cursor, ms []*Message, leases []lease) {
 	until := time.Now().Add(r.invisible)
 	for i, m := range ms {
 		l := &leases[i]
-		l.cursor, l.start = cur, cur.start
+		if l.lane != nil {
+			l.lane.running, l.lane.waiting = false, true
+			l.lane.items[0].message = nil // the receiver's from here on
+		}
 		m.origin.lease = l
 		cur.group.retries.addLocked(cur.group, due{at: until, cursor: cur, lease: l})
 	}
@@ -194,7 +203,7 @@ func (r *reception) lendLocked(cur *cursor, ms []*Message, leases []lease) {
 // takeLanesLocked hands out the first message of each lane that is ready: the
 // lane waits until it is acknowledged or comes again. When no lane is ready the
 // queue's next messages are read into lanes first.
-func (r *reception) takeLanesLocked(owner *member, cur *cursor) []*Message {
+func (r *reception) takeLanesLocked(ctx context.Context, owner *member, cur *cursor) []*Message {
 	if !cur.lanes.readyLocked() {
 		cur.lanes.fillLocked(&r.fetcher, owner, cur)
 		return nil
@@ -217,20 +226,19 @@ func (r *reception) takeLanesLocked(owner *member, cur *cursor) []*Message {
 	var leases []lease
 	for _, ln := range taken {
 		first := &ln.items[0]
-		ln.running, ln.waiting = false, true
 		switch {
 		case first.message != nil:
 			ms = append(ms, first.message)
-			leases = append(leases, lease{claim: first.claim, lane: ln})
-			first.message = nil // the receiver's from here on
+			leases = append(leases, lease{cursor: cur, start: start, claim: first.claim, lane: ln})
 		case err != nil:
+			ln.running, ln.waiting = false, true
 			cur.group.retries.addLocked(cur.group, due{at: time.Now().Add(readAgainAfter), cursor: cur, lane: ln})
 		default:
 			cur.lanes.dropFirstLocked(ln)
 		}
 	}
-	r.lendLocked(cur, ms, leases)
 	cur.passedLocked(lost)
+	ms = r.handOutLocked(ctx, cur, ms, leases)
 	cur.scheduleLocked()
 	return ms
 }

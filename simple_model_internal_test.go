@@ -1,6 +1,7 @@
 package mq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -28,6 +29,7 @@ func TestSimpleModel(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				m := &simpleModel{T: t, rnd: rand.New(rand.NewPCG(seed, 0)), ordered: ordered, fs: vfs.NewMem(0)}
+				m.most = m.rnd.IntN(2) * (1 + m.rnd.IntN(4))
 				defer func() {
 					if t.Failed() {
 						t.Logf("ordered %v, seed %d; the last steps were %v", ordered, seed, m.log[max(0, len(m.log)-30):])
@@ -43,6 +45,7 @@ type simpleModel struct {
 	*testing.T
 	rnd     *rand.Rand
 	ordered bool
+	most    int // attempts, 0 for no limit
 	fs      *vfs.Mem
 	b       *Broker
 	p       *Producer
@@ -56,7 +59,9 @@ type simpleModel struct {
 type lent struct {
 	key     string
 	acked   bool
-	attempt int        // deliveries so far
+	attempt int        // deliveries so far, since the last reset
+	out     bool       // delivered since the group had members last
+	dead    bool       // and acked by that
 	held    *receiptOf // the newest, nil if it ended
 	until   time.Time  // of held
 }
@@ -85,8 +90,10 @@ func (m *simpleModel) run(steps int) {
 		actions[m.rnd.IntN(len(actions))]()
 		synctest.Wait()
 		m.expire()
+		m.bury()
 		m.compare()
 	}
+	m.finish()
 	require.NoError(m, m.b.Close())
 }
 
@@ -115,7 +122,7 @@ func (m *simpleModel) join() {
 	if len(m.members) == 3 {
 		return
 	}
-	c, err := m.b.NewSimpleConsumer("G", &SimpleOptions{Ordered: m.ordered, PrefetchMessages: m.bound()})
+	c, err := m.b.NewSimpleConsumer("G", &SimpleOptions{Ordered: m.ordered, PrefetchMessages: m.bound(), MaxAttempts: cmp.Or(m.most, -1)})
 	require.NoError(m, err)
 	require.NoError(m, c.Subscribe("T", All))
 	m.members = append(m.members, c)
@@ -149,7 +156,7 @@ func (m *simpleModel) crash() {
 func (m *simpleModel) forget() {
 	for _, q := range m.queues {
 		for _, l := range q {
-			l.held, l.attempt = nil, 0
+			l.held, l.out = nil, false
 		}
 	}
 }
@@ -161,7 +168,12 @@ func (m *simpleModel) reset() {
 	m.note("reset %d to %d", q, to)
 	m.forget()
 	for off, l := range m.queues[q] {
-		l.acked = off < to
+		l.acked, l.dead = off < to, false
+	}
+	for _, q := range m.queues {
+		for _, l := range q {
+			l.attempt = 0
+		}
 	}
 }
 
@@ -186,21 +198,75 @@ func (m *simpleModel) expire() {
 	}
 }
 
+// spent reports whether the message is made a dead letter when somebody asks.
+func (m *simpleModel) spent(l *lent) bool {
+	return !l.acked && l.held == nil && m.most > 0 && l.attempt >= m.most
+}
+
+// bury notes which messages became dead letters meanwhile.
+func (m *simpleModel) bury() {
+	var ids []MessageID
+	for letter, err := range m.b.DeadLetters("G") {
+		if errors.Is(err, ErrGroupNotFound) {
+			return
+		}
+		require.NoError(m, err)
+		l := m.queues[letter.Queue][letter.Offset]
+		require.True(m, m.spent(l), "%d:%d after %d attempts", letter.Queue, letter.Offset, l.attempt)
+		require.Equal(m, m.most, letter.Origin.Attempts)
+		l.acked, l.dead = true, true
+		ids = append(ids, letter.ID)
+		m.note("%d:%d dies", letter.Queue, letter.Offset)
+	}
+	if len(ids) > 0 {
+		purged, err := m.b.PurgeDeadLetters("G", ids...)
+		require.NoError(m, err)
+		require.Len(m, ids, purged)
+	}
+}
+
+// finish receives until there is nothing left but dead letters and what was
+// acknowledged.
+func (m *simpleModel) finish() {
+	for range 100000 {
+		<-time.After(5 * time.Second)
+		m.expire()
+		m.receive()
+		m.bury()
+		m.compare()
+		left := 0
+		for _, q := range m.queues {
+			for _, l := range q {
+				if l.held != nil {
+					require.NoError(m, m.member().Ack(context.Background(), l.held.message))
+					l.acked, l.held = true, nil
+				} else if !l.acked {
+					left++
+				}
+			}
+		}
+		if left == 0 {
+			return
+		}
+	}
+	require.Fail(m, "there is always something left")
+}
+
 // owed says which messages of the queue may be handed out now.
 func (m *simpleModel) owed(q []*lent) (offsets []Offset) {
 	out, blocked := 0, map[string]bool{}
 	for _, l := range q {
-		if !l.acked && l.attempt > 0 {
+		if !l.acked && l.out && !m.spent(l) {
 			out++
 		}
 	}
 	for off, l := range q {
-		if l.acked {
+		if l.acked || m.spent(l) {
 			continue
 		}
-		if l.held == nil && !blocked[l.key] && (l.attempt > 0 || out < m.bound()) {
+		if l.held == nil && !blocked[l.key] && (l.out || out < m.bound()) {
 			offsets = append(offsets, Offset(off))
-			if l.attempt == 0 {
+			if !l.out {
 				out++
 			}
 		}
@@ -233,6 +299,7 @@ func (m *simpleModel) receive() {
 		require.Nil(m, l.held)
 		l.attempt++
 		require.Equal(m, l.attempt, msg.Attempt)
+		l.out = true
 		l.held, l.until = &receiptOf{msg, l}, time.Now().Add(invisible)
 		m.old = append(m.old, l.held)
 	}

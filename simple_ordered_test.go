@@ -143,7 +143,7 @@ func TestNackTakesTurns(t *testing.T) {
 	b := mqtest.OpenMemory(t, written())
 	createTopic(t, b, "T", 1)
 	sendBodies(t, b, "T", 50)
-	c := simple(t, b, "G", nil, "T")
+	c := simple(t, b, "G", &mq.SimpleOptions{MaxAttempts: -1}, "T")
 	good := 0
 	for attempts := 0; good < 49; attempts++ {
 		require.Less(t, attempts, 200)

@@ -335,6 +335,9 @@ func TestSimpleAfterRestart(t *testing.T) {
 		c := simple(t, b, "G", nil, "T")
 		again := receiveFrom(t, c, 7, time.Hour)
 		require.Equal(t, []string{"1", "3", "4", "6", "7", "8", "9"}, bodiesOf(again))
+		for i, attempt := range []int{2, 2, 2, 2, 2, 1, 1} {
+			require.Equal(t, attempt, again[i].Attempt, "what was received was an attempt, whatever the end")
+		}
 		nothingToReceive(t, c)
 		require.ErrorIs(t, c.Ack(t.Context(), ms[1]), mq.ErrNotAssigned, "received of another broker")
 		require.NoError(t, c.Ack(t.Context(), again...))

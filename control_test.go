@@ -3,6 +3,7 @@ package mq_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -324,4 +325,77 @@ func TestDrainInVain(t *testing.T) {
 		pass(3 * time.Hour)
 		require.ElementsMatch(t, bodiesTo(2), in.bodies())
 	})
+}
+
+// TestTopicsChangeWhileRunning: a consumer of several topics takes one more, lets
+// one go and changes a filter while messages of all of them come in; nothing that
+// it wants is lost, nothing comes twice.
+func TestTopicsChangeWhileRunning(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	for _, topic := range []string{"Stays", "Goes", "Comes", "Filtered"} {
+		createTopic(t, b, topic, 2)
+	}
+	var mu sync.Mutex
+	got := map[string]int{}  // by topic and tag
+	seen := map[string]int{} // by id
+	c := push(t, b, "G", "Stays", func(_ context.Context, m *mq.Message) error {
+		mu.Lock()
+		defer mu.Unlock()
+		got[m.Topic+m.Tag]++
+		seen[m.ID.String()]++
+		return nil
+	}, nil)
+	require.NoError(t, c.Subscribe("Goes", mq.All))
+	require.NoError(t, c.Subscribe("Filtered", mq.Tags("a")))
+	const n = 500
+	var senders sync.WaitGroup
+	half := make(chan struct{}, 4)
+	changed := make(chan struct{})
+	for _, topic := range []string{"Stays", "Goes", "Comes", "Filtered"} {
+		senders.Go(func() {
+			p, err := b.NewProducer(nil)
+			if err != nil {
+				panic(err)
+			}
+			for i := range 2 * n {
+				if i == n {
+					half <- struct{}{}
+					<-changed // the first half and the second are told apart by that
+				}
+				if _, err := p.Send(context.Background(), &mq.Message{Topic: topic, Tag: "ab"[i%2 : i%2+1]}); err != nil {
+					panic(err)
+				}
+			}
+		})
+	}
+	for range 4 {
+		<-half // and the handlers are busy still, or not
+	}
+	require.NoError(t, c.Unsubscribe("Goes"))
+	require.NoError(t, c.Subscribe("Comes", mq.All))
+	mqtest.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return got["Filtereda"] == n/2
+	}, "what the old filter wants")
+	require.NoError(t, c.Subscribe("Filtered", mq.Tags("b")))
+	mu.Lock()
+	gone := got["Goesa"] + got["Goesb"]
+	mu.Unlock()
+	close(changed)
+	senders.Wait()
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return got["Staysa"] == n && got["Staysb"] == n && got["Comesa"] == n && got["Comesb"] == n && got["Filteredb"] >= n/2
+	}, patience, time.Millisecond)
+	mu.Lock()
+	defer mu.Unlock()
+	require.LessOrEqual(t, got["Goesa"]+got["Goesb"], gone+20, "handlers under way finish")
+	require.LessOrEqual(t, got["Filteredb"], n, "those of the first half that were not passed yet")
+	require.Equal(t, n/2, got["Filtereda"])
+	for id, times := range seen {
+		require.Equal(t, 1, times, id)
+	}
 }

@@ -40,14 +40,15 @@ type RebalancedInfo struct {
 
 // FailedInfo says which delivery failed.
 type FailedInfo struct {
-	Group   string
-	ID      MessageID
-	Queue   Queue
-	Offset  Offset
-	Attempt int           // of the delivery that failed, from 1
-	Retry   time.Duration // until it comes again; -1: it does not (broadcasting, dead letter)
-	Dead    bool          // it becomes a dead letter
-	Err     error         // what the handler returned; a *PanicError if it panicked
+	Group    string
+	Instance string // of a broadcasting member
+	ID       MessageID
+	Queue    Queue
+	Offset   Offset
+	Attempt  int           // of the delivery that failed, from 1
+	Retry    time.Duration // until it comes again; -1: it does not (broadcasting, dead letter)
+	Dead     bool          // it becomes a dead letter
+	Err      error         // what the handler returned; a *PanicError if it panicked
 }
 
 // OverdueInfo says which handler is past its time-out.

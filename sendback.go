@@ -180,7 +180,7 @@ func (c *PushConsumer) crashed(b *batch, it *item) (state uint32) {
 func (g *group) tell(t trial, r retry, err error) {
 	if hook := g.b.opts.Hooks.Failed; hook != nil {
 		hook(FailedInfo{
-			Group: g.name, ID: t.id, Queue: t.queue, Offset: t.offset,
+			Group: g.name, Instance: g.instance, ID: t.id, Queue: t.queue, Offset: t.offset,
 			Attempt: t.attempts, Retry: r.after, Dead: r.dead, Err: err,
 		})
 	}

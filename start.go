@@ -14,12 +14,34 @@ import (
 // ResetOffset moves a group to another place in a topic: back, so that messages
 // come again, or forward past some. Deliveries under way are finished, but
 // their acknowledgements mean nothing any more. AtOffset moves one queue and
-// leaves the others where they are. Broadcasting members are all moved. Delayed
-// messages, and failed ones that come again, are not moved (as in RocketMQ).
+// leaves the others where they are. Broadcasting members are all moved;
+// ResetInstance moves one. Delayed messages, and failed ones that come again, are not moved (as in RocketMQ).
 //
 // Errors: ErrGroupNotFound, ErrTopicNotFound, ErrOffsetOutOfRange,
 // ErrQueueNotFound.
 func (b *Broker) ResetOffset(groupName, topicName string, to Whence) error {
+	return b.resetOffsets(groupName, topicName, to, func(*group) bool { return true })
+}
+
+// ResetInstance is ResetOffset for one broadcasting member of a group, by the
+// name under which its offsets are kept (PushOptions.Instance): the others stay
+// where they are. It need not be living.
+//
+// Errors: those of ResetOffset, ErrInvalidName for an instance without a name, and
+// ErrGroupNotFound if the group never had a broadcasting member of that name.
+func (b *Broker) ResetInstance(groupName, instance, topicName string, to Whence) error {
+	if err := validateInstance(instance); err != nil {
+		return err
+	}
+	err := b.resetOffsets(groupName, topicName, to, func(g *group) bool { return g.instance == instance })
+	if errors.Is(err, ErrGroupNotFound) {
+		return fmt.Errorf("%w, instance %q", err, instance)
+	}
+	return err
+}
+
+// resetOffsets is ResetOffset for those groups of the name that are meant.
+func (b *Broker) resetOffsets(groupName, topicName string, to Whence, meant func(*group) bool) error {
 	if err := b.alive(); err != nil {
 		return err
 	}
@@ -37,7 +59,7 @@ func (b *Broker) ResetOffset(groupName, topicName string, to Whence) error {
 	}
 	b.members.Lock()
 	defer b.unlockMembers()
-	groups := b.names.groupsNamed(groupName)
+	groups := slices.DeleteFunc(b.names.groupsNamed(groupName), func(g *group) bool { return !meant(g) })
 	if len(groups) == 0 || groupName == "" {
 		return fmt.Errorf("%w: %q", ErrGroupNotFound, groupName)
 	}

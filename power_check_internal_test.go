@@ -267,7 +267,7 @@ func (l *powerRun) lookForMessages(found map[*powerMessage]bool) {
 			l.flawLocked("of call %d only a part is there: message %d is %v", m.call, m.number, found[m])
 		}
 		if found[m] {
-			if m.topic.id != 0 && l.alive(m.topic) {
+			if m.topic.id != 0 && l.alive(m.topic) && !l.condemned(m) {
 				l.lookUp(m)
 			}
 			m.sent, m.durable = true, true // recovery has synced what it found
@@ -290,6 +290,13 @@ func (l *powerRun) lookForMessages(found map[*powerMessage]bool) {
 		}
 	}
 	l.messages, l.lossy = kept, false
+}
+
+// condemned tells whether retention had chosen a message to go when the broker
+// closed: its queue begins behind it, and its segment goes with the next ones.
+func (l *powerRun) condemned(m *powerMessage) bool {
+	t := l.b.names.topic(m.topic.name)
+	return t != nil && m.Offset < (*t.queues.Load())[m.Queue].entries.Min()
 }
 
 func (l *powerRun) lookUp(m *powerMessage) {
@@ -318,8 +325,8 @@ func (l *powerRun) mayHaveGone(m *powerMessage) {
 func (l *powerRun) lookForGaps(q *queue) {
 	next := q.entries.Min()
 	for _, m := range l.messages {
-		if m.topic.id != q.topic.id || m.Queue != q.id {
-			continue
+		if m.topic.id != q.topic.id || m.Queue != q.id || m.Offset < q.entries.Min() {
+			continue // another's, or condemned
 		}
 		if m.Offset != next {
 			l.flawLocked("message %d is at %v offset %d, the one before was at %d", m.number, q.name(), m.Offset, next-1)

@@ -146,6 +146,7 @@ func TestClosedBroker(t *testing.T) {
 			"MessageByID":     func() error { _, err := b.MessageByID(r.ID); return err },
 			"MessagesByKey":   func() error { _, err := b.MessagesByKey("T", "k", 1); return err },
 			"OffsetAt":        func() error { _, err := b.OffsetAt(q, time.Now()); return err },
+			"StoredAt":        func() error { _, err := b.StoredAt(q, 0); return err },
 			"Sync":            func() error { return b.Sync(ctx) },
 			"Check":           func() error { return b.Check(ctx) },
 		} {

@@ -78,6 +78,35 @@ func TestOffsetAt(t *testing.T) {
 	})
 }
 
+// TestStoredAt: the time that the message itself says, of every message stored, and
+// an error for each offset that has none.
+func TestStoredAt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		q := mq.Queue{Topic: "T"}
+		began := time.Now()
+		for range 5 {
+			sendBodies(t, b, "T", 2)
+			pass(time.Second)
+		}
+		for off := range mq.Offset(10) {
+			at, err := b.StoredAt(q, off)
+			require.NoError(t, err)
+			require.Equal(t, began.Add(time.Duration(off/2)*time.Second).UnixMilli(), at.UnixMilli(), "offset %d", off)
+		}
+		for off, want := range map[mq.Offset]error{-1: mq.ErrOffsetOutOfRange, 10: mq.ErrMessageNotFound, 11: mq.ErrOffsetOutOfRange} {
+			_, err := b.StoredAt(q, off)
+			require.ErrorIs(t, err, want, "offset %d", off)
+		}
+		_, err := b.StoredAt(mq.Queue{Topic: "T", ID: 1}, 0)
+		require.ErrorIs(t, err, mq.ErrQueueNotFound)
+		_, err = b.StoredAt(mq.Queue{Topic: "U"}, 0)
+		require.ErrorIs(t, err, mq.ErrTopicNotFound)
+	})
+}
+
 func TestResetOffset(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -122,6 +122,32 @@ func (b *Broker) OffsetAt(name Queue, t time.Time) (Offset, error) {
 	return b.offsetAt(q, t)
 }
 
+// StoredAt returns when the message at an offset of the queue was stored: of a
+// group's Committed offset, since when its oldest message waits. It reads that one
+// message. Errors: ErrTopicNotFound, ErrQueueNotFound, ErrOffsetOutOfRange,
+// ErrMessageNotFound (it is dropped or damaged, or to come, at the queue's end),
+// ErrClosed.
+func (b *Broker) StoredAt(name Queue, off Offset) (time.Time, error) {
+	if err := b.alive(); err != nil {
+		return time.Time{}, err
+	}
+	q, err := b.queueOf(name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if end := q.entries.End(); off < 0 || off > end {
+		return time.Time{}, fmt.Errorf("%w: %v offset %d, the queue ends at %d", ErrOffsetOutOfRange, name, off, end)
+	}
+	ms, ok, err := b.storedAt(q, off)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %v offset %d", ErrMessageNotFound, name, off)
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.UnixMilli(ms), nil
+}
+
 // offsetAt searches by halves: StoredAt never decreases along a queue, unless the
 // system's clock was set back while the store was closed. A
 // message that cannot be read (damaged, or dropped meanwhile) counts as older,

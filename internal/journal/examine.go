@@ -81,7 +81,7 @@ func (x *Examination) generation(fsys vfs.FS, path string) error {
 	}
 	x.Flaws = append(x.Flaws, s.flaws...)
 	if s.last == nil {
-		x.Flaws = append(x.Flaws, Flaw{File: path, Err: errors.New("no complete checkpoint"), Damage: true})
+		x.Flaws = append(x.Flaws, Flaw{File: path, Err: errors.New("no complete checkpoint"), Damage: !s.interrupted()})
 		return nil
 	}
 	body, err := s.body(fsys)
@@ -91,6 +91,19 @@ func (x *Examination) generation(fsys vfs.FS, path string) error {
 	}
 	x.Last = &Checkpoint{Clean: s.last.clean, Body: body}
 	return nil
+}
+
+// interrupted reports whether the generation is what a process leaves that ended
+// while it wrote the first checkpoint of it: nothing, or whole records of one from
+// the first entry on, and nothing else that is odd.
+func (s *survey) interrupted() bool {
+	if len(s.files) > 0 && s.files[0].index != 1 {
+		return false // of what it began with, the front has been dropped since
+	}
+	if s.current.open {
+		return len(s.flaws) == 1 // says just that
+	}
+	return s.top == 0 && len(s.flaws) == 0
 }
 
 // names lists what does not belong into the folder.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pocketmq/mq/internal/journal"
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
 var errBody = errors.New("no more to say")
@@ -208,6 +209,12 @@ func TestInterrupted(t *testing.T) {
 				killed = copyOf(t, dir)
 				return err
 			}, true))
+			x, err := journal.Examine(vfs.OS(), killed)
+			require.NoError(t, err)
+			for _, flaw := range x.Flaws {
+				require.False(t, flaw.Damage, "%v: nobody damaged it", flaw.Err)
+			}
+			require.Equal(t, old == nil, x.Last == nil)
 			k := open(t, killed)
 			if old == nil {
 				require.Nil(t, k.Last())

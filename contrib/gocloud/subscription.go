@@ -43,8 +43,13 @@ type SubscriptionOptions struct {
 
 	// NackDelay is how long a message that is given back waits until it comes
 	// again. Default zero: at once, so a message that is always given back is
-	// tried in a hot loop.
+	// tried in a hot loop until MaxAttempts ends it.
 	NackDelay time.Duration
+
+	// MaxAttempts is that of mq.SimpleOptions: how often a message is received
+	// before it becomes a dead letter. Being prefetched counts, and what Shutdown
+	// gives back was.
+	MaxAttempts int
 
 	// AckDurability mq.Synced makes an acknowledgement wait for the disk. Default
 	// mq.Written, which survives the end of the process.
@@ -104,7 +109,7 @@ func newSubscription(b *mq.Broker, group, topic string, o *SubscriptionOptions) 
 	if o.NackDelay < 0 {
 		return nil, fmt.Errorf("%w: NackDelay is %v", mq.ErrInvalidOptions, o.NackDelay)
 	}
-	c, err := b.NewSimpleConsumer(group, &mq.SimpleOptions{From: o.From, Ordered: o.Ordered, AckDurability: o.AckDurability})
+	c, err := b.NewSimpleConsumer(group, &mq.SimpleOptions{From: o.From, Ordered: o.Ordered, AckDurability: o.AckDurability, MaxAttempts: o.MaxAttempts})
 	if err != nil {
 		return nil, err
 	}

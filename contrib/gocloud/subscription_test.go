@@ -76,6 +76,17 @@ func TestSettleOutOfOrder(t *testing.T) {
 	}, "all is acknowledged")
 }
 
+// TestDeadLetter: a message that is given back MaxAttempts times comes no more.
+func TestDeadLetter(t *testing.T) {
+	t.Parallel()
+	b, topic, sub := pair(t, nil, &SubscriptionOptions{MaxAttempts: 3})
+	require.NoError(t, topic.Send(t.Context(), &pubsub.Message{Body: []byte("x")}))
+	for range 3 {
+		receive(t, sub).Nack()
+	}
+	mqtest.Eventually(t, func() bool { return b.Stats().Dead == 1 }, "it is a dead letter")
+}
+
 // TestShutdownGivesBack: what a subscription fetched and nobody settled goes to
 // the group's other members at once, though its deadline is far away.
 func TestShutdownGivesBack(t *testing.T) {

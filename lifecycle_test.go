@@ -109,6 +109,35 @@ func TestCloseWakesEverybody(t *testing.T) {
 	}
 }
 
+// TestDone: whoever waits for Done is woken by Close, and before Close waits for
+// anybody.
+func TestDone(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, nil)
+	select {
+	case <-b.Done():
+		t.Fatal("done before Close")
+	default:
+	}
+	began := make(chan struct{})
+	c, err := b.NewPushConsumer("G", func(context.Context, *mq.Message) error {
+		close(began)
+		select {
+		case <-b.Done(): // not the handler's context: Close waits for this
+		case <-time.After(5 * time.Second):
+			t.Error("not done while Close waits")
+		}
+		return nil
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Subscribe("T", mq.All))
+	_, err = newProducer(t, b, nil).Send(t.Context(), &mq.Message{Topic: "T"})
+	require.NoError(t, err)
+	<-began
+	require.NoError(t, b.Close())
+	<-b.Done()
+}
+
 // TestClosedBroker: every call says so, and nothing panics.
 func TestClosedBroker(t *testing.T) {
 	t.Parallel()

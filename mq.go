@@ -219,6 +219,12 @@ func (b *Broker) Close() error {
 	return b.closeErr
 }
 
+// Done returns a channel that is closed as soon as Close has been called, or
+// when Shutdown has drained. It is for code that waits for something of its own
+// on behalf of a consumer, such as for what somebody makes of a message it has
+// passed on: calls of the broker return ErrClosed by themselves.
+func (b *Broker) Done() <-chan struct{} { return b.closing }
+
 // shut runs the stages of Close, each of which relies on the one before:
 //
 //  1. consumers: their last acks are appended; deliveries of delayed messages

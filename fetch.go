@@ -25,6 +25,10 @@ type fetcher struct {
 	kept   []claim // of fetched.claims
 	slab   []byte  // free part of the current allocation
 
+	// Of one call: what the call does not fill of a slab is of no use to the next.
+	brief bool
+	need  int // bytes of the current fetch, if brief
+
 	// Where the log was searched last for messages that their entries do not lead
 	// to: what still cannot be read there is lost.
 	searchedIn *queue
@@ -45,9 +49,10 @@ type fetched struct {
 // fetch reads the claims of one cursor, into memory of theirs.
 func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims []claim) (out fetched) {
 	q := c.queue
-	f.refs = f.refs[:0]
+	f.refs, f.need = f.refs[:0], 0
 	for i := range claims {
 		f.refs = append(f.refs, commitlog.Ref{Position: claims[i].entry.Position, Size: claims[i].entry.Size})
+		f.need += int(claims[i].entry.Size)
 	}
 	out.messages = make([]Message, 0, len(claims))
 	out.claims = f.kept[:0]
@@ -174,7 +179,11 @@ func (f *fetcher) copy(text, body []byte) (string, []byte) {
 		if n > slabBytes/2 {
 			return string(text), append(make([]byte, 0, len(body)), body...)
 		}
-		f.slab = make([]byte, slabBytes)
+		size := slabBytes
+		if f.brief {
+			size = min(size, max(n, f.need))
+		}
+		f.slab = make([]byte, size)
 	}
 	mem := f.slab[:n:n]
 	f.slab = f.slab[n:]

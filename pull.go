@@ -125,7 +125,7 @@ func (c *PullConsumer) Poll(ctx context.Context, max int) ([]*Message, error) {
 		return nil, fmt.Errorf("%w: poll of %d messages", ErrInvalidArgument, max)
 	}
 	g := c.group
-	f := fetcher{b: c.b}
+	f := fetcher{b: c.b, brief: true}
 	for woken := false; ; {
 		g.mu.Lock()
 		if err := ctx.Err(); err != nil {

@@ -96,7 +96,7 @@ func (b *Broker) messageAgain(id MessageID) (*Message, error) {
 // make a message: its topic may be gone, and another message be at its offset.
 // want, which may be nil, looks at it before it is copied.
 func (b *Broker) messageAt(ref commitlog.Ref, want func(*record.View) bool) (m *Message, err error) {
-	f := fetcher{b: b}
+	f := fetcher{b: b, brief: true}
 	b.log.Read([]commitlog.Ref{ref}, func(_ int, r commitlog.Record, readErr error) bool {
 		if err = readErr; err != nil {
 			return false

@@ -114,7 +114,7 @@ func (t *timer) read(w *waiting, r commitlog.Record) bool {
 		return false
 	}
 	w.due = record.Due{At: v.DeliverAt(), Position: r.Position}
-	f := fetcher{b: t.b}
+	f := fetcher{b: t.b, brief: true}
 	f.fill(&w.message, &queue{topic: w.topic, id: v.Queue}, &v, r)
 	return true
 }

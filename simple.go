@@ -124,7 +124,7 @@ func (c *SimpleConsumer) Receive(ctx context.Context, max int, invisible time.Du
 	if err := validInvisible(invisible); err != nil {
 		return nil, err
 	}
-	r := reception{c: c, fetcher: fetcher{b: c.b}, max: min(max, maxPoll), invisible: invisible}
+	r := reception{c: c, fetcher: fetcher{b: c.b, brief: true}, max: min(max, maxPoll), invisible: invisible}
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()

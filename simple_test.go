@@ -527,3 +527,23 @@ func TestSimpleTopicGrows(t *testing.T) {
 	require.ElementsMatch(t, bodiesTo(30), bodiesOf(ms))
 	require.NoError(t, one.Ack(t.Context(), ms...))
 }
+
+// TestReceiveIsFrugal: a message that is received alone costs, and pins when it
+// is kept, about its own size.
+func TestReceiveIsFrugal(t *testing.T) { //nolint:paralleltest // measures the heap of the process
+	b := mqtest.OpenMemory(t, written())
+	sendBodies(t, b, "T", 400)
+	c := simple(t, b, "G", nil, "T")
+	least := uint64(math.MaxUint64)
+	for range 4 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range 100 {
+			_, err := c.Receive(t.Context(), 1, time.Hour)
+			require.NoError(t, err)
+		}
+		runtime.ReadMemStats(&after)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
+	}
+	require.Less(t, least, uint64(100*4096))
+}

@@ -5,10 +5,10 @@ BIN := $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race vet staticcheck layers cross bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci power soak mutilate
+.PHONY: help build test race vet staticcheck layers cross contrib contrib-stress bench bench-quick examples mutants model kill crash fuzz verify verify-quick ci power soak mutilate
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## everything in the root module
 	$(GO) build ./...
@@ -28,10 +28,18 @@ staticcheck: ## staticcheck, at the version internal/tools pins
 	$(BIN)/staticcheck ./...
 
 layers: ## who may import whom, and the other rules of the tree
-	$(GO) test -count=1 -run 'TestLayers|TestOnly|TestLibraries|TestRequirements|TestGoroutines|TestFiles|TestExported' .
+	$(GO) test -count=1 -run 'TestLayers|TestOnly|TestLibraries|TestRequirements|TestGoroutines|TestFiles|TestExported|TestNested|TestContrib' .
 
 cross: ## builds for linux, darwin and windows
 	@for os in linux darwin windows; do echo "GOOS=$$os"; GOOS=$$os $(GO) build ./... || exit 1; done
+
+contrib: ## the adapters, each alone, against the suites of others
+	.ci/run contrib
+
+contrib-stress: ## the same in full under the race detector, ten times at once; a while
+	@for mod in contrib/*/go.mod; do \
+		GOWORK=off $(GO) test -C $$(dirname $$mod) -race -count=1 -timeout 1h -tags stress ./... || exit 1; \
+	done
 
 bench: ## the benchmark, with its ratios against the machine itself
 	$(GO) run ./bench

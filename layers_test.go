@@ -30,6 +30,7 @@ type sourceFile struct {
 	dir   string // its directory, "." for the root
 	test  bool
 	lines int
+	text  string
 	fset  *token.FileSet
 	ast   *ast.File
 }
@@ -52,14 +53,20 @@ func (f *sourceFile) at(n ast.Node) string {
 // sources parses every Go file of the root module, whatever system it is for.
 func sources(t *testing.T) []*sourceFile {
 	t.Helper()
+	return sourcesBelow(t, ".")
+}
+
+// sourcesBelow parses those of the module in a directory.
+func sourcesBelow(t *testing.T, root string) []*sourceFile {
+	t.Helper()
 	var files []*sourceFile
 	fset := token.NewFileSet()
-	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.FromSlash(root), func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			if name == "." {
+			if name == filepath.FromSlash(root) {
 				return nil
 			}
 			_, err := os.Stat(filepath.Join(name, "go.mod"))
@@ -82,7 +89,7 @@ func sources(t *testing.T) []*sourceFile {
 		slashed := filepath.ToSlash(name)
 		files = append(files, &sourceFile{
 			name: slashed, dir: path.Dir(slashed), test: strings.HasSuffix(name, "_test.go"),
-			lines: strings.Count(string(src), "\n"), fset: fset, ast: tree,
+			lines: strings.Count(string(src), "\n"), text: string(src), fset: fset, ast: tree,
 		})
 		return nil
 	})

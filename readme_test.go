@@ -95,7 +95,9 @@ func TestDocumentLinks(t *testing.T) {
 	require.NoError(t, err)
 	decisions, err := filepath.Glob("docs/adr/*.md")
 	require.NoError(t, err)
-	documents = append(documents, decisions...)
+	adapters, err := filepath.Glob("contrib/*/README.md")
+	require.NoError(t, err)
+	documents = append(append(documents, decisions...), adapters...)
 	documents = append(documents, "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	for _, document := range documents {

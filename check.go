@@ -199,7 +199,7 @@ func (c *checker) resolve(q checkedQueue, offsets []Offset, refs []commitlog.Ref
 			return true // dropped meanwhile
 		case err != nil:
 			c.flaw("%v offset %d, position %d: %v", q.name(), offsets[i], refs[i].Position, err)
-		case entries[i].Tag != tagHash(string(v.Tag)) || entries[i].Size != r.Size:
+		case entries[i].Tag != q.topic.entryTag(&v) || entries[i].Size != r.Size:
 			c.flaw("%v offset %d: the entry's tag or size is not the message's", q.name(), offsets[i])
 		}
 		return c.enough() == nil

@@ -117,6 +117,9 @@ func (m *member) Subscribe(topic string, f Filter) error {
 	if f.err != nil {
 		return f.err
 	}
+	if err := parkedWants(topic, f); err != nil {
+		return err
+	}
 	if err := m.maySubscribe(); err != nil {
 		return err // before a topic is made for nothing
 	}
@@ -127,6 +130,10 @@ func (m *member) Subscribe(topic string, f Filter) error {
 	m.b.members.Lock()
 	defer m.b.unlockMembers()
 	if err := m.maySubscribeLocked(); err != nil {
+		return err
+	}
+	// First what is parked: it comes before the rest of its keys.
+	if err := m.subscribeParked(t); err != nil {
 		return err
 	}
 	if err := m.group.subscribe(m, t, f, m.from); err != nil {
@@ -160,6 +167,11 @@ func (m *member) Unsubscribe(topic string) error {
 		return fmt.Errorf("%w: not subscribed to topic %q", ErrNotAssigned, topic)
 	}
 	m.group.unsubscribe(m, t)
+	if parked := m.b.names.topic(ParkedTopic(m.groupName, topic)); parked != nil {
+		if _, ok := m.topics[parked]; ok {
+			m.group.unsubscribe(m, parked)
+		}
+	}
 	retries := m.b.names.topic(RetryTopic(m.groupName))
 	if _, ok := m.topics[retries]; ok && len(m.topics) == 1 {
 		m.group.unsubscribe(m, retries)

@@ -105,13 +105,13 @@ func (c *cursor) scheduleLocked() {
 
 // readyLocked reports whether there is something to hand out.
 func (c *cursor) readyLocked() bool {
-	if c.lanes != nil && c.lanes.readyLocked() {
+	if c.lanes != nil && (c.lanes.readyLocked() || c.parksLocked()) {
 		return true
 	}
 	if c.blockedLocked() {
 		return false
 	}
-	return len(c.redo) > 0 || !c.fullLocked() && c.moreLocked()
+	return len(c.redo) > 0 || !c.fullLocked() && (c.moreLocked() || c.lanes != nil && c.lanes.hungryLocked())
 }
 
 // blockedLocked reports whether the cursor waits for something that schedules
@@ -353,5 +353,8 @@ func (c *cursor) retireLocked() {
 	c.retired = true
 	c.armed.Store(false)
 	c.group.retries.dropLocked(c.group, c)
+	if c.lanes != nil {
+		c.lanes.partLocked()
+	}
 	c.queue.removeReader(c)
 }

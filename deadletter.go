@@ -52,17 +52,7 @@ func (y graveyard) left() (start coord.Position, spans []span) {
 			return
 		}
 		start = sub.start
-		p := sub.progress(y.queue.id)
-		from := max(p.committed, y.queue.entries.Min())
-		for _, done := range p.ahead {
-			if done.From > from {
-				spans = append(spans, span{From: from, To: done.From})
-			}
-			from = max(from, done.To)
-		}
-		if end := y.queue.entries.End(); from < end {
-			spans = append(spans, span{From: from, To: end})
-		}
+		spans = sub.progress(y.queue.id).open(y.queue.entries.Min(), y.queue.entries.End())
 	})
 	return start, spans
 }
@@ -141,11 +131,11 @@ func (b *Broker) ResendDeadLetters(ctx context.Context, groupName string, ids ..
 		if err != nil {
 			return err
 		}
-		v := &moved{group: y.keeper, from: settled{queue: y.queue, start: start, spans: []span{{From: cl.offset, To: cl.offset + 1}}}}
+		v := moveOne(y.keeper, y.queue, start, cl.offset)
 		if err := b.copyOf(&v.out[0], y.queue, cl, record.Origin{LastError: m.Origin.LastError}); err != nil {
 			return err
 		}
-		if err := v.out[0].address(t, 0); err != nil {
+		if err := v.out[0].address((*t.queues.Load())[0], 0); err != nil {
 			return err
 		}
 		return b.appendMoved(ctx, v)

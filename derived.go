@@ -7,11 +7,13 @@ import (
 	"strings"
 
 	"github.com/pocketmq/mq/commitlog"
+	"github.com/pocketmq/mq/internal/coord"
 	"github.com/pocketmq/mq/internal/record"
 )
 
 // Topics that the engine derives from a group (RocketMQ's MixAll): one queue
-// each, made when the first message goes there.
+// each, made when the first message goes there. Those of park.go are derived from
+// a topic, too, and have its number of queues.
 const (
 	retryPrefix = "%RETRY%" // what failed and comes again
 	deadPrefix  = "%DLQ%"   // what does not
@@ -27,17 +29,17 @@ func DeadLetterTopic(group string) string { return deadPrefix + group }
 
 // derived reports whether only the engine sends to a topic of that name.
 func derived(name string) bool {
-	return strings.HasPrefix(name, retryPrefix) || strings.HasPrefix(name, deadPrefix)
+	return strings.HasPrefix(name, retryPrefix) || strings.HasPrefix(name, deadPrefix) || strings.HasPrefix(name, parkPrefix)
 }
 
 // derivedTopic returns a topic derived from a group, making it if need be. A
 // Written one is enough: a frame that moves a message there is lost in a power
 // cut together with the acknowledgement of what it moves.
-func (b *Broker) derivedTopic(ctx context.Context, name string) (*topic, error) {
+func (b *Broker) derivedTopic(ctx context.Context, name string, queues int) (*topic, error) {
 	if t := b.names.topic(name); t != nil {
 		return t, nil
 	}
-	err := b.createTopic(ctx, name, TopicConfig{Queues: 1, Durability: Written})
+	err := b.createTopic(ctx, name, TopicConfig{Queues: queues, Durability: Written})
 	if err != nil && !errors.Is(err, ErrTopicExists) {
 		return nil, err
 	}
@@ -51,7 +53,7 @@ func (g *group) retryTopic(ctx context.Context) (*topic, error) {
 	if t := b.names.topic(RetryTopic(g.name)); t != nil {
 		return t, nil
 	}
-	t, err := b.derivedTopic(ctx, RetryTopic(g.name))
+	t, err := b.derivedTopic(ctx, RetryTopic(g.name), 1)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +89,7 @@ func (m *member) retries() bool { return !m.kind.pull && m.kind.model == Cluster
 // purged, they are unconsumed and held like others.
 func (g *group) deadTopic(ctx context.Context) (*topic, error) {
 	name := DeadLetterTopic(g.name)
-	t, err := g.b.derivedTopic(ctx, name)
+	t, err := g.b.derivedTopic(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -98,29 +100,36 @@ func (g *group) deadTopic(ctx context.Context) (*topic, error) {
 	return t, keeper.ensureStart(t, Earliest)
 }
 
-// moved is a message on its way from one queue to another, for a group: the copy
-// and the acknowledgement of the original are one frame.
+// moved is messages on their way from one queue to another, for a group: the
+// copies and the acknowledgement of the originals are one frame.
 type moved struct {
 	group *group
-	from  settled // one message
-	out   [1]outgoing
+	from  settled
+	out   []outgoing // to one queue
 }
 
-// appendMoved stores the copy and acknowledges the original. ErrStale: that is
-// no longer the group's to settle, and nothing was stored.
+// moveOne begins to move one message.
+func moveOne(g *group, q *queue, start coord.Position, off Offset) *moved {
+	return &moved{group: g, from: settled{q, start, []span{{From: off, To: off + 1}}}, out: make([]outgoing, 1)}
+}
+
+// appendMoved stores the copies and acknowledges the originals. ErrStale: those
+// are no longer the group's to settle, and nothing was stored.
 func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	ack := record.Ack{Group: v.group.id, Start: v.from.start, Topic: v.from.queue.topic.id, Queue: v.from.queue.id, Ranges: v.from.spans}
-	layout := layoutOf(v.out[:]).Add(ack.Size())
+	layout := layoutOf(v.out).Add(ack.Size())
 	_, err := b.log.Append(ctx, commitlog.Wait, layout, func(f *commitlog.Frame) error {
 		switch {
 		case b.sealed:
 			return ErrClosed
 		case v.group.currentStart(ack.Topic) != ack.Start:
 			return ErrStale
-		case v.out[0].topic.deleted.Load():
+		case len(v.out) > 0 && v.out[0].topic.deleted.Load():
 			return fmt.Errorf("%w: %q", ErrTopicNotFound, v.out[0].topic.name)
 		}
-		b.place(f, &v.out[0])
+		for i := range v.out {
+			b.place(f, &v.out[i])
+		}
 		dst, _, _ := f.Next(ack.Size(), nil, emptyBody)
 		ack.Put(dst)
 		b.state.applyAck(&ack)
@@ -129,6 +138,8 @@ func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	if err != nil {
 		return b.noted(err)
 	}
-	v.out[0].queue.arrived()
+	if len(v.out) > 0 {
+		v.out[0].queue.arrived()
+	}
 	return nil
 }

@@ -90,8 +90,11 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 	f.kept = out.claims
 	for i := range out.messages {
 		m := &out.messages[i]
-		if m.Attempt = out.claims[i].attempt; q.topic.retry && m.Origin != nil {
+		if m.Attempt = out.claims[i].attempt; q.topic.again && m.Origin != nil {
 			m.Attempt += m.Origin.Attempts
+			if q.topic.parked && m.Origin.Attempts == 0 {
+				m.Origin = nil // nothing has happened to it
+			}
 		}
 		m.origin = delivery{cursor: c, start: start, offset: out.claims[i].offset}
 	}

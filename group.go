@@ -251,7 +251,8 @@ func (g *group) addCursorsLocked(t *topic, gt *groupTopic) {
 	for id := len(gt.cursors); id < len(queues); id++ {
 		c := &cursor{group: g, queue: queues[id], topic: gt}
 		if len(g.members) > 0 && g.members[0].kind.ordered {
-			c.lanes = newLanes()
+			c.lanes = newLanes(c)
+			g.twinLocked(c)
 		}
 		g.rewindLocked(c)
 		gt.cursors = append(gt.cursors, c)

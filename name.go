@@ -29,7 +29,7 @@ var reservedGroups = map[string]bool{
 
 // reservedPrefixes of topics: RocketMQ's system topics, and the topics that the
 // engine derives from a group.
-var reservedPrefixes = []string{"rmq_sys_", "%RETRY%", "%DLQ%", "%LMQ%"}
+var reservedPrefixes = []string{"rmq_sys_", "%RETRY%", "%DLQ%", parkPrefix, "%LMQ%"}
 
 func validateTopic(name string) error {
 	if err := validateName("topic", name, maxTopicName); err != nil {

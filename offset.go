@@ -25,6 +25,7 @@ const (
 	whenceLatest
 	whenceTime
 	whenceOffset
+	whenceEndOf // of one queue; the engine's own
 )
 
 var (
@@ -119,6 +120,24 @@ func (p *progress) consumed() (n int64) {
 		n += int64(s.To - s.From)
 	}
 	return n
+}
+
+// open returns the offsets from <= o < to that the group is not done with.
+func (p *progress) open(from, to Offset) (spans []span) {
+	from = max(from, p.committed)
+	for _, done := range p.ahead {
+		if done.From >= to {
+			break
+		}
+		if done.From > from {
+			spans = append(spans, span{From: from, To: done.From})
+		}
+		from = max(from, done.To)
+	}
+	if from < to {
+		spans = append(spans, span{From: from, To: to})
+	}
+	return spans
 }
 
 // contains reports whether the group is done with off.

@@ -21,6 +21,7 @@ import (
 type powerMessage struct {
 	number, pad int
 	call        int // messages of one call are in one frame
+	key         string
 	topic       *powerTopic
 	known       bool // its place is
 	SendResult
@@ -71,11 +72,12 @@ type powerSub struct {
 	gen     int              // changes when a reset begins and when it ends
 	done    map[int]powerAck // by number of the message
 	excused map[int]bool     // need not be delivered: a reset went past them
+	failing map[int]bool     // failed when they were handled last
 }
 
 func (g *powerGroup) sub(t *powerTopic) *powerSub {
 	if g.subs[t] == nil {
-		g.subs[t] = &powerSub{done: map[int]powerAck{}, excused: map[int]bool{}}
+		g.subs[t] = &powerSub{done: map[int]powerAck{}, excused: map[int]bool{}, failing: map[int]bool{}}
 	}
 	return g.subs[t]
 }
@@ -184,7 +186,7 @@ func (l *powerRun) lookForTopics() {
 		t.dying, t.durable = false, true
 	}
 	for _, name := range l.b.Topics() {
-		if l.topics[name] == nil {
+		if l.topics[name] == nil && !derived(name) {
 			l.flawLocked("topic %s is back", name)
 		}
 	}
@@ -201,8 +203,11 @@ func (l *powerRun) forgetTopic(t *powerTopic) {
 func (l *powerRun) alive(t *powerTopic) bool { return l.topics[t.name] == t && t.id != 0 && !t.dying }
 
 // lookInLog reads the whole log and returns which messages it has.
-func (l *powerRun) lookInLog() map[*powerMessage]bool {
-	found := map[*powerMessage]bool{}
+//
+// Copies of parked messages count apart: retention may drop what they were made
+// of before them.
+func (l *powerRun) lookInLog() (found, copies map[*powerMessage]bool) {
+	found, copies = map[*powerMessage]bool{}, map[*powerMessage]bool{}
 	last := 0
 	err := l.b.log.Scan(l.b.log.Start(), l.b.log.Written(), func(r commitlog.Record) error {
 		if record.KindOf(r.Payload) != record.KindMessage {
@@ -221,6 +226,10 @@ func (l *powerRun) lookInLog() map[*powerMessage]bool {
 			l.flawLocked("message %d is stored at %d, and was refused", m.number, r.Position)
 		case m.gone:
 			l.flawLocked("message %d at %d had gone, and is back", m.number, r.Position)
+		case v.Origin() != nil:
+			l.stats.parked++
+			copies[m] = true
+			return nil
 		case m.number <= last:
 			l.flawLocked("message %d at %d lies behind %d", m.number, r.Position, last)
 		}
@@ -233,7 +242,7 @@ func (l *powerRun) lookInLog() map[*powerMessage]bool {
 	if err != nil {
 		l.flawLocked("scan: %v", err)
 	}
-	return found
+	return found, copies
 }
 
 // placed notes, or compares, where a message is.
@@ -249,7 +258,7 @@ func (l *powerRun) placed(m *powerMessage, at SendResult) {
 }
 
 // lookForMessages compares what is there with what must be.
-func (l *powerRun) lookForMessages(found map[*powerMessage]bool) {
+func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 	start := l.b.log.Start()
 	whole := map[int]bool{} // calls, by number
 	end := 0
@@ -274,10 +283,10 @@ func (l *powerRun) lookForMessages(found map[*powerMessage]bool) {
 			kept = append(kept, m)
 			continue
 		}
-		m.gone = true
+		m.gone = !copies[m]
 		switch {
 		case dropped:
-			l.mayHaveGone(m)
+			l.mayHaveGone(m, copies[m])
 		case !m.sent:
 		case m.durable:
 			l.flawLocked("message %d at %+v was acknowledged as synced, and is not there", m.number, m.SendResult)
@@ -307,7 +316,7 @@ func (l *powerRun) lookUp(m *powerMessage) {
 }
 
 // mayHaveGone checks that retention dropped nothing that a group had yet to get.
-func (l *powerRun) mayHaveGone(m *powerMessage) {
+func (l *powerRun) mayHaveGone(m *powerMessage, parked bool) {
 	l.stats.dropped++
 	if l.opts.Retention.MaxBytes == 0 {
 		l.flawLocked("message %d was dropped, and nothing is to be", m.number)
@@ -316,6 +325,9 @@ func (l *powerRun) mayHaveGone(m *powerMessage) {
 		return
 	}
 	for _, g := range l.groups {
+		if parked && g.name == "P" {
+			continue
+		}
 		if sub := g.subs[m.topic]; sub != nil && sub.done[m.number] == 0 && !sub.excused[m.number] {
 			l.flawLocked("message %d at %+v was dropped, and group %s never acknowledged it", m.number, m.SendResult, g.name)
 		}
@@ -364,6 +376,20 @@ func (l *powerRun) deliveredLocked(g *powerGroup, got *Message) (m *powerMessage
 	return m, sub
 }
 
+// inOrderLocked checks that nothing of a key is handed out before what comes
+// before it is consumed.
+func (l *powerRun) inOrderLocked(sub *powerSub, m *powerMessage) {
+	entries := (*l.b.names.topic(m.topic.name).queues.Load())[m.Queue].entries
+	for _, before := range l.messages {
+		if before.topic != m.topic || !before.known || before.Queue != m.Queue || before.key != m.key || before.Offset >= m.Offset || before.Offset < entries.Min() {
+			continue
+		}
+		if n := before.number; sub.failing[n] || sub.done[n] == 0 && !sub.excused[n] && before.sent {
+			l.flawLocked("message %d of key %q at offset %d is handled before %d at %d", m.number, m.key, m.Offset, n, before.Offset)
+		}
+	}
+}
+
 // drain has every group take what there is, and looks whether that is all it has
 // yet to get.
 func (l *powerRun) drain() {
@@ -399,6 +425,9 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 		if err == nil {
 			err = c.Subscribe(name, All)
 		}
+		if parked := ParkedTopic(g.name, name); err == nil && l.b.names.topic(parked) != nil {
+			err = c.Subscribe(parked, All)
+		}
 	}
 	if err != nil {
 		l.flaw("drain %s: %v", g.name, err)
@@ -423,11 +452,11 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 			if pm, _ := l.deliveredLocked(g, m); pm != nil {
 				got[pm.number] = true
 			}
-			q := Queue{m.Topic, m.Queue}
-			if before, ok := last[q]; ok && m.Offset <= before {
-				l.flawLocked("group %s got %v offset %d after %d", g.name, q, m.Offset, before)
+			q, off := m.origin.cursor.queue.name(), m.origin.offset
+			if before, ok := last[q]; ok && off <= before {
+				l.flawLocked("group %s got %v offset %d after %d", g.name, q, off, before)
 			}
-			last[q] = m.Offset
+			last[q] = off
 		}
 		l.mu.Unlock()
 		// What was in hand when a process ended is handed out alone, and what is

@@ -384,13 +384,13 @@ func (l *powerRun) close() {
 
 // powerStats is what a number of histories did.
 type powerStats struct {
-	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, steps int64
+	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, parked, steps int64
 }
 
 func (s *powerStats) all() []*int64 {
 	return []*int64{
 		&s.histories, &s.opened, &s.cuts, &s.inRecovery, &s.kills, &s.closes, &s.poisoned, &s.sent, &s.lost, &s.delivered,
-		&s.acked, &s.dropped, &s.steps,
+		&s.acked, &s.dropped, &s.parked, &s.steps,
 	}
 }
 
@@ -402,8 +402,8 @@ func (s *powerStats) add(o *powerStats) {
 
 func (s *powerStats) String() string {
 	return fmt.Sprintf("%d histories: %d openings, %d power cuts (%d of them while opening), %d kills, %d closes, %d poisoned logs; "+
-		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups; %d steps of the file system",
-		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.steps)
+		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups, %d copies of parked ones seen; %d steps of the file system",
+		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.parked, s.steps)
 }
 
 // powerTrace keeps lines for who looks at a failure: the test's and the broker's.

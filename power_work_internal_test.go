@@ -65,7 +65,8 @@ func (l *powerRun) subscribe(g *powerGroup, subscribe func(string, Filter) error
 
 func (l *powerRun) joinPush(g *powerGroup) bool {
 	rnd := rand.New(rand.NewPCG(l.rnd.Uint64(), 1)) // handlers run one at a time, under mu
-	ordered := l.rnd.IntN(2) == 0
+	ordered := l.rnd.IntN(3) > 0
+	poison := fmt.Sprint(l.rnd.IntN(8)) // a key that always fails, or none
 	handler := func(_ context.Context, m *Message) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -75,6 +76,10 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 		}
 		l.trace.note("  %s handles %s, attempt %d", g.name, described([]*Message{m}), m.Attempt)
 		gen := sub.gen
+		current := func() bool { return sub.gen == gen && int64(m.origin.start) == m.origin.cursor.current.Load() }
+		if ordered && gen%2 == 0 && current() && l.alive(pm.topic) && !l.fs.Off() {
+			l.inOrderLocked(sub, pm)
+		}
 		sub.done[pm.number] = powerTried
 		if nap := rnd.IntN(4); nap > 1 {
 			l.mu.Unlock()
@@ -83,14 +88,16 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 		}
 		// What fails without an order is stored again, under another position: the
 		// histories do not follow that yet (delay_power_internal_test.go does).
-		failed := ordered && rnd.IntN(6) == 0
+		failed := ordered && (rnd.IntN(6) == 0 || m.ShardingKey == poison)
 		switch {
-		case sub.gen != gen, int64(m.origin.start) != m.origin.cursor.current.Load(): // it was handed out before a reset
+		case !current(): // it was handed out before a reset
 			sub.done[pm.number] = powerTried
-		case failed: // it may have been sent back
+		case failed:
 			sub.done[pm.number] = powerTried
+			sub.failing[pm.number] = true
 		default:
 			sub.done[pm.number] = powerVolatile
+			delete(sub.failing, pm.number)
 			l.stats.acked++
 		}
 		if failed {
@@ -100,7 +107,11 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 	}
 	backoff := func(int) time.Duration { return 5 * time.Millisecond }
 	var err error
-	l.push, err = l.b.NewPushConsumer(g.name, handler, &PushOptions{Concurrency: 1 + l.rnd.IntN(3), Backoff: backoff, Ordered: ordered})
+	o := &PushOptions{Concurrency: 1 + l.rnd.IntN(3), Backoff: backoff, Ordered: ordered, MaxAttempts: -1}
+	if ordered {
+		o.PrefetchMessages = 1 + l.rnd.IntN(12)
+	}
+	l.push, err = l.b.NewPushConsumer(g.name, handler, o)
 	if err != nil {
 		return l.goesOn("join", err)
 	}
@@ -193,7 +204,8 @@ func (l *powerRun) messagesOf(n int) (ms []*Message, all []*powerMessage) {
 		l.messages = append(l.messages, pm)
 		m := &Message{Topic: pm.topic.name, Keys: []string{"k"}, Body: []byte(pm.body())}
 		if l.rnd.IntN(3) == 0 {
-			m.ShardingKey = fmt.Sprint(l.rnd.IntN(4))
+			pm.key = fmt.Sprint(l.rnd.IntN(4))
+			m.ShardingKey = pm.key
 		}
 		ms, all = append(ms, m), append(all, pm)
 	}
@@ -455,6 +467,7 @@ func (l *powerRun) movedTo(g *powerGroup, name string, to Whence, over bool) (su
 	t := l.topics[name]
 	sub = g.sub(t)
 	sub.gen++
+	clear(sub.failing)
 	for _, m := range l.messages {
 		if m.topic != t {
 			continue

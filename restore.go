@@ -57,7 +57,7 @@ func (b *Broker) restoreEntries(q *queue, from, to Offset) {
 			v.Topic != q.topic.id || v.Queue != q.id || v.Offset < from || v.Offset >= to {
 			return nil
 		}
-		e := consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(v.Tag))}
+		e := consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: q.topic.entryTag(&v)}
 		if err := q.entries.Patch(v.Offset, e); err != nil {
 			b.opts.Logger.Warn("queue entry not restored", "queue", q.name(), "offset", v.Offset, "err", err)
 		}

@@ -29,6 +29,15 @@ type due struct {
 	resume bool   // set: the cursor looks at its queue again
 }
 
+// of returns the cursor that has it to do: a lane that was parked has moved to
+// another one.
+func (d *due) of() *cursor {
+	if d.lane != nil && d.lane.blocked != nil && d.lane.blocked.cursor != nil {
+		return d.lane.blocked.cursor
+	}
+	return d.cursor
+}
+
 // readAgainAfter is when what could not be read or stored is tried again
 // (RocketMQ's pullTimeDelayMillsWhenException).
 const readAgainAfter = time.Second
@@ -80,7 +89,7 @@ func (r *retries) stopLocked() {
 func (r *retries) dropLocked(g *group, c *cursor) {
 	kept := r.queue[:0]
 	for _, d := range r.queue {
-		if d.cursor == c {
+		if d.of() == c {
 			if d.lease != nil {
 				d.lease.place = nowhere
 				r.lent--
@@ -109,11 +118,12 @@ func (g *group) runDue() {
 			quiet = append(quiet, d.cursor)
 			continue
 		case d.resume:
-			d.cursor.waiting = false
+			d.cursor.resumeLocked()
 		case d.lease != nil:
 			g.retries.lent--
 			d.lease.comesBackLocked()
 		case d.lane != nil:
+			d.cursor = d.of()
 			d.cursor.lanes.resumeLocked(d.lane)
 		default:
 			d.cursor.redo = append(d.cursor.redo, d.claim)

@@ -39,12 +39,12 @@ func (g *group) sendBack(ctx context.Context, q *queue, start coord.Position, cl
 	if err != nil {
 		return err
 	}
-	v := &moved{group: g, from: settled{queue: q, start: start, spans: []span{{From: cl.offset, To: cl.offset + 1}}}}
+	v := moveOne(g, q, start, cl.offset)
 	origin := record.Origin{Attempts: attempts, LastError: errorText(cause)}
 	if err := g.b.copyOf(&v.out[0], q, cl, origin); err != nil {
 		return err
 	}
-	if err := v.out[0].address(t, r.after); err != nil {
+	if err := v.out[0].address((*t.queues.Load())[0], r.after); err != nil {
 		return err
 	}
 	return g.b.appendMoved(ctx, v)
@@ -86,10 +86,10 @@ func (b *Broker) copyOf(o *outgoing, q *queue, cl claim, origin record.Origin) (
 	return nil
 }
 
-// address sends a copy to a topic of one queue, after a while if there is one.
-func (o *outgoing) address(t *topic, after time.Duration) (err error) {
-	o.topic, o.queue = t, (*t.queues.Load())[0]
-	o.head.Topic, o.head.Queue, o.head.Offset = t.id, 0, 0
+// address sends a copy to a queue, after a while if there is one.
+func (o *outgoing) address(q *queue, after time.Duration) (err error) {
+	o.topic, o.queue = q.topic, q
+	o.head.Topic, o.head.Queue, o.head.Offset = q.topic.id, q.id, 0
 	if after > 0 {
 		o.head.Again.DeliverAt = time.Now().Add(after).UnixMilli()
 	}
@@ -136,7 +136,7 @@ func (b *Broker) trialOf(q *queue, cl claim) trial {
 		if first := v.Identity(); first != (record.Identity{}) {
 			t.id.epoch, t.id.position = first.Epoch, first.Position
 		}
-		if o := v.Origin(); o != nil && q.topic.retry {
+		if o := v.Origin(); o != nil && q.topic.again {
 			t.queue, t.offset = Queue{o.Topic, o.Queue}, o.Offset
 			t.attempts += o.Attempts
 		}
@@ -193,6 +193,9 @@ func (g *group) tell(t trial, r retry, err error) {
 // neither others nor the offset.
 func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error) (state uint32) {
 	if !r.dead && b.lane != nil {
+		c.group.mu.Lock()
+		b.lane.blockedState().cause = cause
+		c.group.mu.Unlock()
 		c.again(b, it, r.after)
 		return itemFailed
 	}

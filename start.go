@@ -17,6 +17,10 @@ import (
 // leaves the others where they are. Broadcasting members are all moved;
 // ResetInstance moves one. Delayed messages, and failed ones that come again, are not moved (as in RocketMQ).
 //
+// Messages that an ordered group has parked are still their queue's: they come
+// again from their place there if that is not before the new one, and are passed
+// over like their neighbours if it is.
+//
 // Errors: ErrGroupNotFound, ErrTopicNotFound, ErrOffsetOutOfRange,
 // ErrQueueNotFound.
 func (b *Broker) ResetOffset(groupName, topicName string, to Whence) error {
@@ -82,10 +86,12 @@ func (g *group) reset(t *topic, to Whence) error {
 	g.mu.Lock()
 	end, err := g.appendStart(t, to, byTime, true)
 	if err == nil {
-		if gt := g.topics[t]; gt != nil {
-			for _, c := range gt.cursors {
-				g.rewindLocked(c)
-				c.scheduleLocked()
+		for _, moved := range []*topic{g.parkedFor(t), t} {
+			if gt := g.topics[moved]; gt != nil {
+				for _, c := range gt.cursors {
+					g.rewindLocked(c)
+					c.scheduleLocked()
+				}
 			}
 		}
 	}
@@ -114,32 +120,64 @@ func (g *group) ensureStart(t *topic, from Whence) error {
 	return g.b.durable(context.Background(), end, Synced)
 }
 
-// appendStart logs resolved offsets, so that a replay comes to the same. What
-// the group has acknowledged ahead in queues that stay where they are stays
-// acknowledged: it is repeated under the new start, in the same frame.
+// restart is where a group goes on in a topic, and what it has acknowledged ahead
+// in queues that stay where they are: that is repeated under the new start.
+type restart struct {
+	*record.Start
+	kept []record.Ack
+}
+
+func (r *restart) addTo(layout commitlog.Layout) commitlog.Layout {
+	if r.Start != nil {
+		layout = layout.Add(r.Size())
+	}
+	for i := range r.kept {
+		layout = layout.Add(r.kept[i].Size())
+	}
+	return layout
+}
+
+// takes returns how far behind it the next record of its frame is.
+func (r *restart) takes() coord.Position {
+	n := r.addTo(commitlog.Layout{}).Size()
+	if len(r.kept) > 0 {
+		n -= commitlog.HeaderBytes // of the frame
+	}
+	return coord.Position(n)
+}
+
+// appendStart logs resolved offsets, so that a replay comes to the same. A reset
+// takes the topic's parked messages along, in the same frame.
 func (g *group) appendStart(t *topic, at Whence, byTime []Offset, reset bool) (coord.Position, error) {
 	b := g.b
+	build := func(near coord.Position) (rs []restart, layout commitlog.Layout, err error) {
+		r, err := g.newStart(t, at, byTime, reset, near)
+		rs, layout = append(rs, r), r.addTo(layout)
+		if parked := g.parkedFor(t); err == nil && reset && parked != nil && g.subs[parked.id] != nil {
+			r, err = g.newStart(parked, at.parked(), nil, reset, near+r.takes())
+			rs, layout = append(rs, r), r.addTo(layout)
+		}
+		return rs, layout, err
+	}
 	for {
-		var r *record.Start
-		var kept []record.Ack
+		var layout commitlog.Layout
 		var err error
-		b.log.Exclusive(func() { r, kept, err = g.newStart(t, at, byTime, reset, b.log.Written()+commitlog.HeaderBytes) })
+		b.log.Exclusive(func() { _, layout, err = build(b.log.Written() + commitlog.HeaderBytes) })
 		if err != nil {
 			return 0, err
-		}
-		layout := commitlog.Layout{}.Add(r.Size())
-		for i := range kept {
-			layout = layout.Add(kept[i].Size())
 		}
 		end, err := b.log.Append(context.Background(), commitlog.Reserved, layout, func(f *commitlog.Frame) error {
 			if b.sealed {
 				return ErrClosed
 			}
-			again, acks, err := g.newStart(t, at, byTime, reset, f.Position())
+			again, now, err := build(f.Position())
 			if err != nil {
 				return err
 			}
-			return b.placeStart(f, layout, again, acks)
+			if now != layout {
+				return errResized
+			}
+			return b.placeStarts(f, again)
 		})
 		if !errors.Is(err, errResized) {
 			return end, b.noted(err)
@@ -147,61 +185,75 @@ func (g *group) appendStart(t *topic, at Whence, byTime []Offset, reset bool) (c
 	}
 }
 
+// parkedFor returns the topic of the messages of t that the group has parked; nil
+// if there never were any.
+func (g *group) parkedFor(t *topic) *topic {
+	if g.instance != "" {
+		return nil
+	}
+	return g.b.names.topic(ParkedTopic(g.name, t.name))
+}
+
+// parked is where a reset moves the parked messages of the queues that it moves:
+// behind all of them.
+func (w Whence) parked() Whence {
+	if w.kind == whenceOffset {
+		return Whence{kind: whenceEndOf, queue: w.queue}
+	}
+	return Latest
+}
+
 // newStart returns the records of appendStart. The position of the start itself
 // is only known when it is placed; near is as good for sizing. The append lock
 // is held.
-func (g *group) newStart(t *topic, at Whence, byTime []Offset, reset bool, near coord.Position) (*record.Start, []record.Ack, error) {
+func (g *group) newStart(t *topic, at Whence, byTime []Offset, reset bool, near coord.Position) (restart, error) {
 	if t.deleted.Load() {
-		return nil, nil, fmt.Errorf("%w: %q", ErrTopicNotFound, t.name)
+		return restart{}, fmt.Errorf("%w: %q", ErrTopicNotFound, t.name)
 	}
 	if g.deleted {
-		return nil, nil, fmt.Errorf("%w: %q", ErrGroupNotFound, g.name)
+		return restart{}, fmt.Errorf("%w: %q", ErrGroupNotFound, g.name)
 	}
-	r := &record.Start{Group: g.id, Topic: t.id, Reset: reset}
-	var kept []record.Ack
+	r := restart{Start: &record.Start{Group: g.id, Topic: t.id, Reset: reset}}
 	sub := g.subs[t.id]
 	for _, q := range *t.queues.Load() {
 		off, err := g.resolve(q, at, byTime)
 		if err != nil {
-			return nil, nil, err
+			return restart{}, err
 		}
 		r.Offsets = append(r.Offsets, off)
-		if at.kind != whenceOffset || q.id == at.queue.ID || sub == nil {
+		if at.kind != whenceOffset && at.kind != whenceEndOf || q.id == at.queue.ID || sub == nil {
 			continue
 		}
 		if ahead := sub.progress(q.id).ahead; len(ahead) > 0 {
-			kept = append(kept, record.Ack{Group: g.id, Start: near, Topic: t.id, Queue: q.id, Ranges: slices.Clone(ahead)})
+			r.kept = append(r.kept, record.Ack{Group: g.id, Start: near, Topic: t.id, Queue: q.id, Ranges: slices.Clone(ahead)})
 		}
 	}
-	return r, kept, nil
+	return r, nil
 }
 
-// placeStart writes and folds a start and the acks that count from it, if the
-// frame was sized for them.
-func (b *Broker) placeStart(f *commitlog.Frame, layout commitlog.Layout, r *record.Start, kept []record.Ack) error {
-	now := commitlog.Layout{}.Add(r.Size())
-	for i := range kept {
-		now = now.Add(kept[i].Size())
-	}
-	if now != layout {
-		return errResized
-	}
-	dst, at, _ := f.Next(r.Size(), nil, emptyBody)
-	for i := range kept {
-		size := kept[i].Size()
-		kept[i].Start = at
-		if kept[i].Size() != size {
-			return errResized
+// placeStarts writes starts and the acks that count from them, and folds them
+// when all have their place: errResized leaves everything as it was.
+func (b *Broker) placeStarts(f *commitlog.Frame, rs []restart) error {
+	places := make([]coord.Position, len(rs))
+	for n, r := range rs {
+		dst, at, _ := f.Next(r.Size(), nil, emptyBody)
+		r.Put(dst)
+		places[n] = at
+		for i := range r.kept {
+			size := r.kept[i].Size()
+			r.kept[i].Start = at
+			if r.kept[i].Size() != size {
+				return errResized
+			}
+			dst, _, _ := f.Next(size, nil, emptyBody)
+			r.kept[i].Put(dst)
 		}
 	}
-	r.Put(dst)
-	if err := b.state.applyState(dst, at); err != nil {
-		return err
-	}
-	for i := range kept {
-		dst, _, _ := f.Next(kept[i].Size(), nil, emptyBody)
-		kept[i].Put(dst)
-		b.state.applyAck(&kept[i])
+	for n, r := range rs {
+		b.state.start(r.Start, places[n])
+		for i := range r.kept {
+			b.state.applyAck(&r.kept[i])
+		}
 	}
 	return nil
 }
@@ -233,12 +285,15 @@ func (g *group) resolve(q *queue, at Whence, byTime []Offset) (Offset, error) {
 			return byTime[q.id], nil
 		}
 		return 0, nil // the queue was added a moment ago
-	case whenceOffset:
+	case whenceOffset, whenceEndOf:
 		if q.id != at.queue.ID { // the other queues stay where they are
 			if sub := g.subs[q.topic.id]; sub != nil {
 				return sub.progress(q.id).committed, nil
 			}
 			return q.entries.Min(), nil
+		}
+		if at.kind == whenceEndOf {
+			return q.entries.End(), nil
 		}
 		if at.offset < 0 || at.offset > q.entries.End() {
 			return 0, fmt.Errorf("%w: %v offset %d, the queue ends at %d", ErrOffsetOutOfRange, at.queue, at.offset, q.entries.End())

@@ -220,7 +220,8 @@ func (s *state) topic(r *record.Topic, at coord.Position) {
 	}
 	t := s.topics[id]
 	if t == nil {
-		t = &topic{name: r.Name, id: id, retry: strings.HasPrefix(r.Name, retryPrefix)}
+		t = &topic{name: r.Name, id: id, parked: strings.HasPrefix(r.Name, parkPrefix)}
+		t.again = t.parked || strings.HasPrefix(r.Name, retryPrefix)
 		t.queues.Store(new([]*queue))
 		s.topics[id] = t
 		s.b.names.addTopic(t)
@@ -288,7 +289,7 @@ func (s *state) message(v *record.View, r commitlog.Record) {
 	}
 	s.grow(t, int(v.Queue)+1)
 	q := (*t.queues.Load())[v.Queue]
-	q.entries.AppendAt(v.Offset, consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(v.Tag))})
+	q.entries.AppendAt(v.Offset, consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: t.entryTag(v)})
 	if v.Keys() == 0 {
 		return
 	}

@@ -2,7 +2,6 @@ package mq
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -36,6 +35,7 @@ type Stats struct {
 
 	Delivered int64 // delayed messages whose time came
 	Waiting   int64 // delayed messages whose time is to come, now
+	Parked    int64 // messages that ordered groups have moved aside and not consumed, now
 
 	Messages    int64 // stored now, in all queues
 	LogBytes    int64 // of the log, preallocated space included
@@ -70,6 +70,9 @@ func (b *Broker) Stats() Stats {
 		for _, t := range b.state.topics {
 			queues = append(queues, *t.queues.Load()...)
 		}
+		for _, g := range b.state.groups {
+			s.Parked += g.parked()
+		}
 	})
 	s.Queues = len(queues)
 	for _, q := range queues {
@@ -96,6 +99,11 @@ type GroupInfo struct {
 	// Invisible counts the messages that simple consumers received, did not
 	// acknowledge, and whose time is not up.
 	Invisible int64
+
+	// Parked counts the messages of an ordered group that were moved aside because
+	// their sharding key is blocked, or was, and that are not consumed. Lag counts
+	// them as well, in the topics named by ParkedTopic.
+	Parked int64
 }
 
 // MemberInfo describes a living member of a group.
@@ -138,6 +146,7 @@ func (b *Broker) Group(name string) (GroupInfo, error) {
 	b.members.Unlock()
 	b.log.Exclusive(func() {
 		for _, g := range groups {
+			info.Parked += g.parked()
 			for id := range g.subs {
 				if t := b.state.topics[id]; t != nil {
 					info.Topics = append(info.Topics, t.name)
@@ -156,6 +165,23 @@ func (g *group) invisible() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return int64(g.retries.lent)
+}
+
+// parked counts the messages that are parked for the group. The append lock is
+// held.
+func (g *group) parked() (n int64) {
+	for id := range g.subs {
+		t := g.b.state.topics[id]
+		if t == nil || !t.parked {
+			continue
+		}
+		if _, ok := parkedFrom(g.name, t.name); ok {
+			for _, o := range g.offsets(nil, t) {
+				n += o.Lag()
+			}
+		}
+	}
+	return n
 }
 
 func (b *Broker) knownGroup(name string) ([]*group, error) {
@@ -247,7 +273,7 @@ func (b *Broker) Lag(groupName string) (total int64, queues []QueueOffset, err e
 }
 
 // DeleteGroup forgets a group with its progress, all instances of a
-// broadcasting one, and its retries. Its dead letters stay until they are
+// broadcasting one, its retries and what is parked. Its dead letters stay until they are
 // purged, and are those of the next group of that name. Errors: ErrGroupNotFound, ErrGroupActive.
 func (b *Broker) DeleteGroup(name string) error {
 	b.members.Lock()
@@ -261,9 +287,13 @@ func (b *Broker) DeleteGroup(name string) error {
 			return fmt.Errorf("%w: %q has %d", ErrGroupActive, name, len(g.members))
 		}
 	}
-	// First the retries: left behind they would be another group's.
+	// First what is derived from it: left behind it would be another group's.
+	own := b.parkedTopics(name, "")
 	if t := b.names.topic(RetryTopic(name)); t != nil {
-		if err := b.deleteTopic(t); err != nil && !errors.Is(err, ErrTopicNotFound) {
+		own = append(own, t)
+	}
+	if len(own) > 0 {
+		if err := b.deleteTopics(own); err != nil {
 			return err
 		}
 	}
@@ -284,6 +314,9 @@ func (b *Broker) Resubscribe(groupName, topicName string, f Filter) error {
 	}
 	if f.err != nil {
 		return f.err
+	}
+	if err := parkedWants(topicName, f); err != nil {
+		return err
 	}
 	t, err := b.knownTopic(topicName)
 	if err != nil {

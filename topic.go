@@ -48,9 +48,10 @@ type TopicInfo struct {
 
 // topic is the living form of a record.Topic.
 type topic struct {
-	name  string
-	id    coord.TopicID
-	retry bool // holds a group's retries
+	name   string
+	id     coord.TopicID
+	again  bool // holds messages of a group that were stored before: retries, and parked ones
+	parked bool // the latter
 
 	// Written under the append lock, read without.
 	queues     atomic.Pointer[[]*queue]
@@ -137,7 +138,7 @@ func (b *Broker) knownTopic(name string) (*topic, error) {
 	if t := b.names.topic(name); t != nil {
 		return t, nil
 	}
-	if err := validateName("topic", name, 2*maxTopicName); err != nil {
+	if err := validateName("topic", name, 2*maxTopicName); err != nil && !derived(name) {
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %q", ErrTopicNotFound, name)
@@ -200,8 +201,8 @@ func (t *topic) changed(config TopicConfig) (*record.Topic, error) {
 	return r, nil
 }
 
-// DeleteTopic removes a topic with its messages and what groups had got to in
-// it. Deliveries under way are finished; their acknowledgements mean nothing. A
+// DeleteTopic removes a topic with its messages, those that are parked too, and
+// what groups had got to in it. Deliveries under way are finished; their acknowledgements mean nothing. A
 // topic created later under that name is another topic.
 //
 // Errors: ErrTopicNotFound.
@@ -212,22 +213,42 @@ func (b *Broker) DeleteTopic(name string) error {
 	}
 	b.members.Lock()
 	defer b.unlockMembers()
-	return b.deleteTopic(t)
+	return b.deleteTopics(append([]*topic{t}, b.parkedTopics("", name)...))
 }
 
-// deleteTopic is DeleteTopic. Broker.members is held.
-func (b *Broker) deleteTopic(t *topic) error {
+// deleteTopics removes topics, in one frame, or none. Broker.members is held.
+func (b *Broker) deleteTopics(ts []*topic) error {
 	ctx := context.Background()
-	end, err := b.appendState(ctx, commitlog.Reserved, func() (stateRecord, error) {
-		if t.deleted.Load() {
-			return nil, fmt.Errorf("%w: %q", ErrTopicNotFound, t.name)
+	var layout commitlog.Layout
+	gone := make([]record.TopicDelete, len(ts))
+	for i, t := range ts {
+		gone[i].ID = t.id
+		layout = layout.Add(gone[i].Size())
+	}
+	end, err := b.log.Append(ctx, commitlog.Reserved, layout, func(f *commitlog.Frame) error {
+		if b.sealed {
+			return ErrClosed
 		}
-		return &record.TopicDelete{ID: t.id}, nil
+		for _, t := range ts {
+			if t.deleted.Load() {
+				return fmt.Errorf("%w: %q", ErrTopicNotFound, t.name)
+			}
+		}
+		for i := range gone {
+			dst, at, _ := f.Next(gone[i].Size(), nil, emptyBody)
+			gone[i].Put(dst)
+			if err := b.state.applyState(dst, at); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
-		return err
+		return b.noted(err)
 	}
-	b.topicGone(t)
+	for _, t := range ts {
+		b.topicGone(t)
+	}
 	return b.durable(ctx, end, Synced)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sort"
+	"strings"
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
@@ -177,7 +178,8 @@ func (v *verifier) entry(key queueKey, q *queueCheck, m *record.View, r commitlo
 		return
 	}
 	e, ok := v.entryAt(key, q, m.Offset)
-	if !ok || e == (consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tagHash(string(m.Tag))}) {
+	tag := entryTag(m, strings.HasPrefix(q.name, parkPrefix))
+	if !ok || e == (consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: tag}) {
 		return
 	}
 	p := Problem{Kind: DamagedEntry, Topic: q.name, Queue: key.queue, From: m.Offset, To: m.Offset + 1}

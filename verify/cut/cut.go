@@ -32,6 +32,9 @@ const (
 	fullCuts  = 50
 	quickCuts = 5
 
+	// So many topics are small enough for porcupine, with three queues each.
+	fullLinear, quickLinear = 20, 3
+
 	// A process works so long before the cut. Every other one goes on so long after
 	// it: what it says while nothing reaches the disk any more is judged as well.
 	longestBefore = 500 * time.Millisecond
@@ -66,11 +69,13 @@ func run(ctx context.Context, e *lab.Env, kind string) (_ []lab.Row, err error) 
 			return nil, err
 		}
 	}
+	linear := l.Linearize(e.Count(fullLinear, quickLinear), workload.LinearLimit)
+	operations, errs := l.Judged()
 	return []lab.Row{{
-		Tool: kind, Runs: int64(done), Acknowledged: l.Acknowledged - l.Gone,
+		Tool: kind, Operations: operations, Errors: errs, Runs: int64(done), Acknowledged: l.Acknowledged - l.Gone,
 		Lost: l.Lost, Again: l.Again, Refused: l.Refused, Problems: l.Problems, Seconds: time.Since(began).Seconds(),
-		Note: fmt.Sprintf("power cut; besides, as documented, %d Written messages younger than their sync gone and %d acknowledgements younger than theirs repeated",
-			l.Gone, l.Repeated),
+		Note: fmt.Sprintf("power cut; besides, as documented, %d Written messages younger than their sync gone and %d acknowledgements younger than theirs repeated; %d queues linearizable",
+			l.Gone, l.Repeated, linear),
 	}}, nil
 }
 

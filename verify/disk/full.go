@@ -116,6 +116,8 @@ func addLedger(row *lab.Row, where string, l *workload.Ledger) {
 	row.Lost += l.Lost
 	row.Again += l.Again
 	row.Refused += l.Refused
+	operations, errs := l.Judged()
+	row.Operations, row.Errors = row.Operations+operations, row.Errors+errs
 	for _, p := range l.Problems {
 		row.Problems = append(row.Problems, where+": "+p)
 	}

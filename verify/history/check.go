@@ -9,17 +9,77 @@ import (
 // Check judges a history. It takes n log n steps for n operations, and besides
 // as many for each OpScanDone, OpDrained and OpDeleted as there are messages.
 func Check(ops []Op) *Report {
-	c := newChecker(ops)
-	for i := range ops {
-		c.step(i, &ops[i])
+	c := NewChecker()
+	c.Add(ops...)
+	return c.Report()
+}
+
+// Checker judges a history while it is made: what cannot be is known as soon as
+// the operation that proves it is there. It is for one goroutine.
+type Checker struct {
+	ops    []Op
+	report *Report
+
+	messages []*message
+	byID     map[string]*message
+	slots    map[slot]*message
+	peaks    map[queue][]peak
+	durable  map[queue]int64 // the last offset that survives a power cut
+
+	unsynced     []*message // stored and not synced, in the order in which they were
+	unsyncedAcks []*ack
+	volatileAcks []*ack
+	marks        map[int64]mark // of syncs under way
+	scans        map[int64]int  // their beginnings
+
+	acks      map[groupSlot]*ack
+	calls     map[int64][]*ack
+	resets    map[groupTopic]int
+	resetting map[int64]groupTopic
+	excused   map[groupTopic]int // what was sent before this operation need not be delivered
+	deals     map[string]int     // of a group: how often its queues were dealt out
+	reached   map[memberQueue]position
+	furthest  map[groupSlot]int64 // of a group in a queue (offset 0): the highest offset delivered
+	got       map[string]map[*message]bool
+	asked     map[groupMember]int // when it began to poll
+}
+
+// NewChecker returns the judge of a history that has not begun.
+func NewChecker() *Checker {
+	return &Checker{
+		report: &Report{Counts: map[Class]int{}},
+		byID:   map[string]*message{}, slots: map[slot]*message{}, peaks: map[queue][]peak{}, durable: map[queue]int64{},
+		marks: map[int64]mark{}, scans: map[int64]int{}, acks: map[groupSlot]*ack{}, calls: map[int64][]*ack{},
+		resets: map[groupTopic]int{}, resetting: map[int64]groupTopic{}, excused: map[groupTopic]int{}, deals: map[string]int{},
+		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]bool{},
+		asked: map[groupMember]int{},
 	}
+}
+
+// Add takes the next operations.
+func (c *Checker) Add(ops ...Op) {
+	for i := range ops {
+		c.ops = append(c.ops, ops[i])
+		c.step(len(c.ops)-1, &ops[i])
+	}
+}
+
+// Report returns what was found so far: the next Add changes it.
+func (c *Checker) Report() *Report {
+	c.report.ops, c.report.Unknown, c.report.Gone = c.ops, 0, 0
 	for _, m := range c.messages {
-		if m.state == begun {
+		switch {
+		case m.state == begun:
 			c.report.Unknown++
+		case m.state == gone && m.sent:
+			c.report.Gone++
 		}
 	}
 	return c.report
 }
+
+// History returns the operations so far. The caller must not change them.
+func (c *Checker) History() []Op { return c.ops[:len(c.ops):len(c.ops)] }
 
 // state is what is known of a message.
 type state uint8
@@ -37,6 +97,7 @@ type message struct {
 	id         string
 	state      state
 	synced     bool // survives a power cut
+	sent       bool // acknowledged
 	durability Durability
 	hash       uint64
 	at         slot
@@ -90,49 +151,10 @@ type peak struct {
 	offset int64
 }
 
-type checker struct {
-	ops    []Op
-	report *Report
-
-	messages []*message
-	byID     map[string]*message
-	slots    map[slot]*message
-	peaks    map[queue][]peak
-	durable  map[queue]int64 // the last offset that survives a power cut
-
-	unsynced     []*message // stored and not synced, in the order in which they were
-	unsyncedAcks []*ack
-	volatileAcks []*ack
-	marks        map[int64]mark // of syncs under way
-	scans        map[int64]int  // their beginnings
-
-	acks      map[groupSlot]*ack
-	calls     map[int64][]*ack
-	resets    map[groupTopic]int
-	resetting map[int64]groupTopic
-	excused   map[groupTopic]int // what was sent before this operation need not be delivered
-	deals     map[string]int     // of a group: how often its queues were dealt out
-	reached   map[memberQueue]position
-	furthest  map[groupSlot]int64 // of a group in a queue (offset 0): the highest offset delivered
-	got       map[string]map[*message]bool
-	asked     map[groupMember]int // when it began to poll
-}
-
 // mark is how much a sync covers: lengths of unsynced and unsyncedAcks.
 type mark struct{ messages, acks int }
 
-func newChecker(ops []Op) *checker {
-	return &checker{
-		ops: ops, report: &Report{Counts: map[Class]int{}, ops: ops},
-		byID: map[string]*message{}, slots: map[slot]*message{}, peaks: map[queue][]peak{}, durable: map[queue]int64{},
-		marks: map[int64]mark{}, scans: map[int64]int{}, acks: map[groupSlot]*ack{}, calls: map[int64][]*ack{},
-		resets: map[groupTopic]int{}, resetting: map[int64]groupTopic{}, excused: map[groupTopic]int{}, deals: map[string]int{},
-		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]bool{},
-		asked: map[groupMember]int{},
-	}
-}
-
-func (c *checker) step(i int, o *Op) {
+func (c *Checker) step(i int, o *Op) {
 	switch o.Kind {
 	case OpSend:
 		c.send(i, o)
@@ -180,7 +202,7 @@ func (c *checker) step(i int, o *Op) {
 
 // ---- sending
 
-func (c *checker) send(i int, o *Op) {
+func (c *Checker) send(i int, o *Op) {
 	if o.ID == "" || c.byID[o.ID] != nil {
 		c.report.add(Malformed, []int{i}, "a send needs an id of its own")
 		return
@@ -191,7 +213,7 @@ func (c *checker) send(i int, o *Op) {
 	c.report.Sent++
 }
 
-func (c *checker) sent(i int, o *Op) {
+func (c *Checker) sent(i int, o *Op) {
 	m := c.byID[o.ID]
 	if m == nil || m.state == failed {
 		c.report.add(Malformed, []int{i}, "acknowledged, but not being sent")
@@ -200,7 +222,8 @@ func (c *checker) sent(i int, o *Op) {
 	c.report.Acknowledged++
 	at := slot{queue{m.at.topic, o.Queue}, o.Offset}
 	c.observe(i, m, at)
-	c.store(i, m, m.durability.survivesCut())
+	m.sent = true
+	c.store(i, m, m.durability.survivesCut() || o.Durability == Synced)
 	peaks := c.peaks[at.queue]
 	if n := sort.Search(len(peaks), func(n int) bool { return peaks[n].op > m.send }); n > 0 && peaks[n-1].offset >= at.offset {
 		c.report.add(NonMonotonicSend, []int{peaks[n-1].op, m.send, i}, "%s lies at %v, and offset %d was acknowledged before it was sent",
@@ -211,7 +234,7 @@ func (c *checker) sent(i int, o *Op) {
 	}
 }
 
-func (c *checker) notSent(i int, o *Op) {
+func (c *Checker) notSent(i int, o *Op) {
 	m := c.byID[o.ID]
 	switch {
 	case m == nil:
@@ -225,7 +248,7 @@ func (c *checker) notSent(i int, o *Op) {
 }
 
 // observe notes that a message was seen.
-func (c *checker) observe(i int, m *message, at slot) {
+func (c *Checker) observe(i int, m *message, at slot) {
 	if m.placed() && m.at != at {
 		c.report.add(DuplicateOffset, []int{m.seen, i}, "%s lies at %v and at %v", m.id, m.at, at)
 		return
@@ -245,7 +268,7 @@ func (c *checker) observe(i int, m *message, at slot) {
 }
 
 // store notes that a message must be there from now on.
-func (c *checker) store(i int, m *message, synced bool) {
+func (c *Checker) store(i int, m *message, synced bool) {
 	if m.state == moot {
 		return
 	}
@@ -260,7 +283,7 @@ func (c *checker) store(i int, m *message, synced bool) {
 	}
 }
 
-func (c *checker) synced(m *message) {
+func (c *Checker) synced(m *message) {
 	m.synced = true
 	if last, ok := c.durable[m.at.queue]; !ok || last < m.at.offset {
 		c.durable[m.at.queue] = m.at.offset
@@ -269,7 +292,7 @@ func (c *checker) synced(m *message) {
 
 // ---- the store
 
-func (c *checker) syncDone(i int, o *Op) {
+func (c *Checker) syncDone(i int, o *Op) {
 	upTo, ok := c.marks[o.Call]
 	if !ok {
 		return // a crash was in between
@@ -290,7 +313,7 @@ func (c *checker) syncDone(i int, o *Op) {
 }
 
 // crash takes away what nothing keeps.
-func (c *checker) crash(i int, cut bool) {
+func (c *Checker) crash(i int, cut bool) {
 	for call := range c.resetting {
 		c.resetDone(i, call)
 	}
@@ -325,10 +348,14 @@ func (c *checker) crash(i int, cut bool) {
 	}
 }
 
-func (c *checker) read(i int, o *Op) {
+func (c *Checker) read(i int, o *Op) {
 	if o.ID == "" {
-		if m := c.slots[o.slot()]; m != nil && m.state == stored {
+		switch m := c.slots[o.slot()]; {
+		case m == nil:
+		case m.state == stored:
 			c.report.add(LostWrite, []int{m.send, m.seen, i}, "%s is not at %v any more", m.id, m.at)
+		case m.state == maybe:
+			m.state = gone
 		}
 		return
 	}
@@ -339,7 +366,7 @@ func (c *checker) read(i int, o *Op) {
 }
 
 // known returns the message of an operation that shows one.
-func (c *checker) known(i int, o *Op) *message {
+func (c *Checker) known(i int, o *Op) *message {
 	m := c.byID[o.ID]
 	switch {
 	case m == nil:
@@ -357,7 +384,7 @@ func (c *checker) known(i int, o *Op) *message {
 	return m
 }
 
-func (c *checker) scanDone(i int, o *Op) {
+func (c *Checker) scanDone(i int, o *Op) {
 	from, ok := c.scans[o.Call]
 	if !ok {
 		return
@@ -376,7 +403,7 @@ func (c *checker) scanDone(i int, o *Op) {
 	}
 }
 
-func (c *checker) excuse(which func(*message) bool) {
+func (c *Checker) excuse(which func(*message) bool) {
 	for _, m := range c.messages {
 		if which(m) && m.state != failed {
 			m.state = moot
@@ -386,7 +413,7 @@ func (c *checker) excuse(which func(*message) bool) {
 
 // ---- consuming
 
-func (c *checker) poll(i int, o *Op) {
+func (c *Checker) poll(i int, o *Op) {
 	c.report.Delivered++
 	m := c.known(i, o)
 	if m == nil {
@@ -400,8 +427,13 @@ func (c *checker) poll(i int, o *Op) {
 	if !asked {
 		began = i
 	}
-	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.holdsAt(began) && a.resets == c.resetsOf(o.Group, o.Topic) {
-		c.report.add(DeliveredAgain, []int{a.begun, a.ended, i}, "%s at %v to group %s", m.id, at, o.Group)
+	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.resets == c.resetsOf(o.Group, o.Topic) {
+		switch {
+		case a.holdsAt(began):
+			c.report.add(DeliveredAgain, []int{a.begun, a.ended, i}, "%s at %v to group %s", m.id, at, o.Group)
+		case a.void:
+			c.report.Repeated++
+		}
 	}
 	if !o.Unordered {
 		c.inOrder(i, o, at)
@@ -417,7 +449,7 @@ func (c *checker) poll(i int, o *Op) {
 }
 
 // inOrder compares a delivery with the one before.
-func (c *checker) inOrder(i int, o *Op, at slot) {
+func (c *Checker) inOrder(i int, o *Op, at slot) {
 	who := memberQueue{o.Group, o.Member, at.queue}
 	last, ok := c.reached[who]
 	c.reached[who] = position{at.offset, i, c.deals[o.Group]}
@@ -438,7 +470,7 @@ func (c *checker) inOrder(i int, o *Op, at slot) {
 	}
 }
 
-func (c *checker) ack(i int, o *Op) {
+func (c *Checker) ack(i int, o *Op) {
 	a := &ack{
 		slot: o.slot(), group: o.Group, m: c.slots[o.slot()], durability: o.Durability, begun: i, ended: -1,
 		resets: c.resetsOf(o.Group, o.Topic),
@@ -450,7 +482,7 @@ func (c *checker) ack(i int, o *Op) {
 	c.calls[o.Call] = append(c.calls[o.Call], a)
 }
 
-func (c *checker) acked(i int, o *Op) {
+func (c *Checker) acked(i int, o *Op) {
 	acks := c.calls[o.Call]
 	delete(c.calls, o.Call)
 	if o.Kind == OpUnacked {
@@ -468,13 +500,13 @@ func (c *checker) acked(i int, o *Op) {
 	}
 }
 
-func (c *checker) resetsOf(group, topic string) int {
+func (c *Checker) resetsOf(group, topic string) int {
 	return c.resets[groupTopic{group, ""}] + c.resets[groupTopic{group, topic}]
 }
 
 // reset voids acknowledgements twice: when it begins, and for those made
 // meanwhile when it has ended.
-func (c *checker) reset(i int, o *Op) {
+func (c *Checker) reset(i int, o *Op) {
 	if o.Kind == OpResetDone {
 		c.resetDone(i, o.Call)
 		return
@@ -486,7 +518,7 @@ func (c *checker) reset(i int, o *Op) {
 	c.deals[o.Group]++
 }
 
-func (c *checker) resetDone(i int, call int64) {
+func (c *Checker) resetDone(i int, call int64) {
 	if key, ok := c.resetting[call]; ok {
 		delete(c.resetting, call)
 		c.resets[key]++
@@ -495,7 +527,7 @@ func (c *checker) resetDone(i int, call int64) {
 	}
 }
 
-func (c *checker) drained(i int, o *Op) {
+func (c *Checker) drained(i int, o *Op) {
 	since := max(c.excused[groupTopic{o.Group, o.Topic}], c.excused[groupTopic{o.Group, ""}])
 	for _, m := range c.messages {
 		if m.state != stored || m.at.topic != o.Topic || m.send < since || c.got[o.Group][m] || c.acks[groupSlot{o.Group, m.at}] != nil {

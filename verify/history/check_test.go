@@ -81,6 +81,7 @@ func TestCheck(t *testing.T) {
 		"lost: sync began before":     {ops: after(slices.Concat([]history.Op{calls(history.OpSync, 1)}, with(written, calls(history.OpSyncDone, 1), plain(history.OpCut))), empty...)},
 		"lost: sync never ended":      {ops: after(with(written, calls(history.OpSync, 1), plain(history.OpCut)), empty...)},
 		"lost: two syncs under way":   {ops: after(with(written, calls(history.OpSync, 1), calls(history.OpSync, 2), calls(history.OpSyncDone, 2), calls(history.OpSyncDone, 1), plain(history.OpCut)), empty...), class: history.LostWrite, count: 3},
+		"lost: stronger than asked":   {ops: after([]history.Op{send("a", written), {Kind: history.OpSent, ID: "a", Durability: synced}, plain(history.OpCut)}, empty...), class: history.LostWrite},
 		"lost: not acknowledged":      {ops: after([]history.Op{send("a", synced), plain(history.OpKill)}, empty...)},
 		"lost: delivered as written":  {ops: after([]history.Op{send("a", written), poll("a", 0), plain(history.OpKill)}, empty...), class: history.LostWrite},
 		"lost: delivered as synced":   {ops: after([]history.Op{send("a", synced), poll("a", 0), plain(history.OpCut)}, empty...), class: history.LostWrite},
@@ -105,6 +106,7 @@ func TestCheck(t *testing.T) {
 		"inconsistent: after a kill":  {ops: after(with(written, plain(history.OpKill)), send("d", written), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
 		"inconsistent: synced":        {ops: after(with(synced, plain(history.OpCut)), send("d", written), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
 		"inconsistent: back":          {ops: after(after(with(written, plain(history.OpCut)), empty...), read("c", 2)), class: history.InconsistentOffsets, proof: []int{5, 9}},
+		"inconsistent: not there":     {ops: with(written, plain(history.OpCut), read("", 2), read("c", 2)), class: history.InconsistentOffsets, proof: []int{5, 8}},
 		"inconsistent: seen at once":  {ops: after(with(written, plain(history.OpCut)), read("a", 0), read("b", 1))},
 		"inconsistent: seen and gone": {ops: after(with(written, plain(history.OpCut), read("a", 0), plain(history.OpKill)), send("d", written), read("d", 0)), class: history.InconsistentOffsets, proof: []int{7, 10}},
 
@@ -194,6 +196,27 @@ func TestReport(t *testing.T) {
 	r = history.Check(with(synced, send("d", synced), plain(history.OpKill), plain(history.OpCut), poll("a", 0), ack(1, 0, written), calls(history.OpAcked, 1)))
 	require.NoError(t, r.Err())
 	require.Equal(t, []int{4, 3, 1, 1, 1, 1, 1}, []int{r.Sent, r.Acknowledged, r.Unknown, r.Delivered, r.Acks, r.Kills, r.Cuts})
+}
+
+// TestForgiven: what a power cut may take is counted.
+func TestForgiven(t *testing.T) {
+	t.Parallel()
+	r := history.Check(with(written, poll("a", 0), ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpCut),
+		poll("a", 0), read("b", 1), read("", 2)))
+	require.NoError(t, r.Err())
+	require.Equal(t, []int{1, 1}, []int{r.Gone, r.Repeated})
+}
+
+// TestChecker: an error is found with the operation that proves it.
+func TestChecker(t *testing.T) {
+	t.Parallel()
+	c := history.NewChecker()
+	c.Add(with(synced)...)
+	require.Zero(t, c.Report().Errors())
+	c.Add(plain(history.OpCut), read("", 1))
+	require.Equal(t, 1, c.Report().Errors())
+	require.Equal(t, 8, c.Report().Operations())
+	require.Equal(t, history.Check(c.History()).Counts, c.Report().Counts)
 }
 
 func TestJSON(t *testing.T) {

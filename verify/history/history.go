@@ -35,7 +35,7 @@ type Kind string
 // Sending.
 const (
 	OpSend    Kind = "send"    // ID, Topic, Hash, Durability: is about to be sent
-	OpSent    Kind = "sent"    // ID, Queue, Offset: is acknowledged
+	OpSent    Kind = "sent"    // ID, Queue, Offset: is acknowledged. Durability: Synced if it is more than was asked for
 	OpFailed  Kind = "failed"  // ID: is not stored
 	OpUnknown Kind = "unknown" // ID: may be stored
 )

@@ -138,7 +138,8 @@ func linearCalls(ops []Op, q queue) []porcupine.Operation {
 			if s, ok := open[o.ID]; ok {
 				delete(open, o.ID)
 				if o.Queue == q.id {
-					add(linearInput{OpSend, o.ID, o.Offset, s.op.Durability.survivesCut()}, s.call, i)
+					synced := s.op.Durability.survivesCut() || o.Durability == Synced
+					add(linearInput{OpSend, o.ID, o.Offset, synced}, s.call, i)
 				}
 			}
 		case OpFailed:

@@ -81,6 +81,10 @@ type Report struct {
 	Delivered, Acks             int // deliveries, acknowledgements of single messages
 	Kills, Cuts                 int
 
+	// What crashes may do.
+	Gone     int // acknowledged messages that a power cut took before they were synced
+	Repeated int // deliveries of messages whose acknowledgement a crash took
+
 	ops []Op
 }
 
@@ -101,14 +105,32 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, "; %s: %d", class, r.Counts[class])
 	}
 	for _, a := range r.Anomalies {
-		fmt.Fprintf(&b, "\n%s: %s", a.Class, a.What)
-		for _, i := range a.Ops {
-			line, err := json.Marshal(r.ops[i])
-			if err != nil {
-				line = []byte(err.Error())
-			}
-			fmt.Fprintf(&b, "\n  %8d %s", i, line)
+		b.WriteString("\n" + r.Proof(a))
+	}
+	return b.String()
+}
+
+// Operations counts what was judged.
+func (r *Report) Operations() int { return len(r.ops) }
+
+// Errors counts the anomalies of all classes.
+func (r *Report) Errors() (n int) {
+	for _, count := range r.Counts {
+		n += count
+	}
+	return n
+}
+
+// Proof describes an anomaly of the report, with its operations.
+func (r *Report) Proof(a Anomaly) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", a.Class, a.What)
+	for _, i := range a.Ops {
+		line, err := json.Marshal(r.ops[i])
+		if err != nil {
+			line = []byte(err.Error())
 		}
+		fmt.Fprintf(&b, "\n  %8d %s", i, line)
 	}
 	return b.String()
 }

@@ -25,6 +25,9 @@ const (
 	fullKills  = 200
 	quickKills = 20
 
+	// So many topics are small enough for porcupine, with three queues each.
+	fullLinear, quickLinear = 20, 4
+
 	// longest is how long a process works before it is killed, counted from its
 	// store being open.
 	longest = 250 * time.Millisecond
@@ -54,10 +57,12 @@ func run(ctx context.Context, e *lab.Env) ([]lab.Row, error) {
 	if err := l.Finish(ctx, dir, workload.Killed); err != nil {
 		return nil, err
 	}
+	linear := l.Linearize(e.Count(fullLinear, quickLinear), workload.LinearLimit)
+	operations, errs := l.Judged()
 	return []lab.Row{{
-		Tool: "kill", Runs: int64(done), Acknowledged: l.Acknowledged,
+		Tool: "kill", Operations: operations, Errors: errs, Runs: int64(done), Acknowledged: l.Acknowledged,
 		Lost: l.Lost, Again: l.Again, Refused: l.Refused, Problems: l.Problems,
-		Note:    fmt.Sprintf("SIGKILL; %d acknowledgements held", l.Acks),
+		Note:    fmt.Sprintf("SIGKILL; %d acknowledgements held; %d queues linearizable", l.Acks, linear),
 		Seconds: time.Since(began).Seconds(),
 	}}, nil
 }

@@ -61,6 +61,8 @@ type Row struct {
 	Lost         int64    `json:"lost"`
 	Again        int64    `json:"delivered_again"`
 	Refused      int64    `json:"refused_to_open"`
+	Operations   int64    `json:"history_operations,omitempty"` // that package history judged
+	Errors       int64    `json:"history_errors"`               // that it found in them
 	Note         string   `json:"note,omitempty"`
 	Skipped      string   `json:"skipped,omitempty"`  // why it did not run
 	Problems     []string `json:"problems,omitempty"` // anything else that is wrong, and details
@@ -70,7 +72,7 @@ type Row struct {
 
 // Failed reports whether a promise was broken.
 func (r *Row) Failed() bool {
-	return !r.Rival && (r.Lost > 0 || r.Again > 0 || r.Refused > 0 || len(r.Problems) > 0)
+	return !r.Rival && (r.Lost > 0 || r.Again > 0 || r.Refused > 0 || r.Errors > 0 || len(r.Problems) > 0)
 }
 
 // Skip is the row of a tool that cannot run here.
@@ -124,14 +126,18 @@ func runOne(ctx context.Context, t Tool, e Env) (_ []Row, err error) {
 // Print writes the table.
 func Print(w io.Writer, rows []Row) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "tool\truns\tacknowledged\tlost\tdelivered again\trefused to open\tother flaws\ts\t")
+	fmt.Fprintln(t, "tool\truns\tacknowledged\tlost\tdelivered again\trefused to open\thistory: operations\terrors\tflaws\ts\t")
 	for _, r := range rows {
 		if r.Skipped != "" {
-			fmt.Fprintf(t, "%s\tskipped\t-\t-\t-\t-\t-\t-\t\n", r.Tool)
+			fmt.Fprintf(t, "%s\tskipped\t-\t-\t-\t-\t-\t-\t-\t-\t\n", r.Tool)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\t\n",
-			r.Tool, r.Runs, r.Acknowledged, r.Lost, r.Again, r.Refused, len(r.Problems), r.Seconds)
+		operations, errs := "-", "-"
+		if r.Operations > 0 {
+			operations, errs = fmt.Sprint(r.Operations), fmt.Sprint(r.Errors)
+		}
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%d\t%.0f\t\n",
+			r.Tool, r.Runs, r.Acknowledged, r.Lost, r.Again, r.Refused, operations, errs, len(r.Problems), r.Seconds)
 	}
 	t.Flush()
 	for _, r := range rows {

@@ -316,6 +316,8 @@ func (s *sweep) enter(t *trial, l *workload.Ledger, base int64, hit bool, how st
 	s.row.Lost += l.Lost
 	s.row.Again += l.Again
 	s.row.Refused += l.Refused
+	operations, errs := l.Judged()
+	s.row.Operations, s.row.Errors = s.row.Operations+operations, s.row.Errors+errs
 	for _, p := range l.Problems[:min(len(l.Problems), 3)] {
 		s.row.Problems = append(s.row.Problems, fmt.Sprintf("%v: %s", t, p))
 	}

@@ -3,11 +3,11 @@ package workload
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/pocketmq/mq"
+	"github.com/pocketmq/mq/verify/history"
 )
 
 // Fault is what has happened to the store, and with that what may be missing.
@@ -23,9 +23,9 @@ const (
 	PowerCut
 )
 
-// Check opens the store after a fault, compares it with what was promised, and
-// closes it again. What it finds is in the ledger; an error means that it could
-// not look.
+// Check opens the store after a fault, looks up what was sent since the last
+// check, and closes it again. What it finds is in the ledger; an error means that
+// it could not look.
 func (l *Ledger) Check(ctx context.Context, dir string, fault Fault) error {
 	return l.visit(ctx, dir, fault, nil)
 }
@@ -37,6 +37,8 @@ func (l *Ledger) Finish(ctx context.Context, dir string, fault Fault) error {
 }
 
 func (l *Ledger) visit(ctx context.Context, dir string, fault Fault, then func(context.Context, *mq.Broker) error) (err error) {
+	defer l.tally()
+	l.ended(fault)
 	if l.TakeRefusal() {
 		return nil
 	}
@@ -55,11 +57,11 @@ func (l *Ledger) visit(ctx context.Context, dir string, fault Fault, then func(c
 	}()
 	l.checkRecovery(b.Recovery())
 	l.checkTopics(b, fault)
+	l.readSent(b)
 	if fault == PowerCut {
-		l.forgive(b)
+		l.askProgress(b)
 	}
-	l.checkMessages(b)
-	l.checkProgress(b)
+	l.opened()
 	if err := b.Check(ctx); err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -110,77 +112,43 @@ func (l *Ledger) checkTopics(b *mq.Broker, fault Fault) {
 			continue
 		}
 		if _, err := b.Topic(name); err != nil {
-			l.Lost++
+			l.lost++
 			l.problem("topic %s: %v", name, err)
 		}
 	}
 }
 
-// ends returns where the queues end.
-func (l *Ledger) ends(b *mq.Broker) map[mq.Queue]mq.Offset {
-	ends := map[mq.Queue]mq.Offset{}
-	for _, name := range b.Topics() {
-		route, err := b.Route(name)
-		if err != nil {
-			l.problem("topic %s: %v", name, err)
-		}
-		for _, q := range route {
-			ends[q.Queue] = q.End
-			if q.Start != 0 {
-				l.problem("%v begins at %d", q.Queue, q.Start)
+// readSent looks up everything acknowledged since the last check: by its id, at
+// its place. What a power cut may have taken, the history knows.
+func (l *Ledger) readSent(b *mq.Broker) {
+	for _, m := range l.sent {
+		op := opAt(history.OpRead, "", m.place)
+		got, err := b.MessageByID(m.id)
+		switch {
+		case errors.Is(err, mq.ErrMessageNotFound):
+		case err != nil:
+			l.problem("%v, message %x: %v", m.place, m.number, err)
+		default:
+			op = opAt(history.OpRead, "", placeOf(got))
+			number, whole := readBody(got.Body)
+			op.ID, op.Hash = l.name(number), hashOf(uint64(len(got.Body)), whole)
+			if number != m.number {
+				l.problem("%v, message %x: under its id lies %x", m.place, m.number, number)
 			}
 		}
+		l.judge.Add(op)
 	}
-	return ends
+	l.sent = l.sent[:0]
 }
 
-// forgive takes from the ledger what a power cut may take: messages that were
-// not promised and lie at or behind the end of their queue, and acknowledgements
-// that were not promised.
-func (l *Ledger) forgive(b *mq.Broker) {
-	ends := l.ends(b)
-	for _, q := range l.queueNames() {
-		log, end := l.queues[q], ends[q]
-		for i := int(end); i < len(log.messages); i++ {
-			switch m := log.messages[i]; {
-			case m.promised:
-				l.Lost++
-				l.problem("%v, message %x, was synced and is gone; the queue ends at %d", place{q, mq.Offset(i)}, m.number, end)
-			case m.sent:
-				l.Gone++
-			}
-		}
-		log.messages = log.messages[:min(len(log.messages), int(end))]
-		for name, g := range log.groups {
-			l.forgiveAcks(b, name, q, g, end)
-		}
-	}
-	kept := l.unverified[:0]
-	for _, p := range l.unverified {
-		if p.offset < ends[p.queue] {
-			kept = append(kept, p)
-		}
-	}
-	l.unverified = kept
-}
+func placeOf(m *mq.Message) place { return place{mq.Queue{Topic: m.Topic, ID: m.Queue}, m.Offset} }
 
-func (l *Ledger) forgiveAcks(b *mq.Broker, group string, q mq.Queue, g *progress, end mq.Offset) {
-	for i := range g.marks {
-		switch m := g.marks[i]; {
-		case m&ackPromised != 0 && mq.Offset(i) >= end:
-			l.problem("%s: %v had a synced acknowledgement and is gone", group, place{q, mq.Offset(i)})
-		case m&acked != 0 && m&ackPromised == 0:
-			g.marks[i] = m&^acked | mayRepeat
-		}
-	}
-	g.marks = g.marks[:min(len(g.marks), int(end))]
-	// How far a push group was done was told without a promise.
-	if g.done > 0 {
-		had := g.done
-		g.done = committed(b, group, q)
-		for off := g.done; off < min(had, end); off++ {
-			g.at(off, mayRepeat)
-		}
+// askProgress asks how far push groups were acknowledged: they were told so
+// without a promise, and what of that is left holds from now on.
+func (l *Ledger) askProgress(b *mq.Broker) {
+	for key, had := range l.done {
+		l.done[key] = min(had, committed(b, key.group, key.queue))
+		l.acknowledged(key, l.firm[key], l.done[key])
 	}
 }
 
@@ -194,156 +162,104 @@ func committed(b *mq.Broker, group string, q mq.Queue) mq.Offset {
 	return 0
 }
 
-// checkMessages looks up everything acknowledged since the last check. What is
-// there has been synced by opening the store.
-func (l *Ledger) checkMessages(b *mq.Broker) {
-	for _, p := range l.unverified {
-		m := l.message(p)
-		if !m.sent {
-			continue
-		}
-		got, err := b.MessageByID(m.id)
-		if err == nil {
-			err = m.differs(p, got)
-		}
-		if err != nil {
-			l.Lost++
-			l.problem("%v, message %x: %v", p, m.number, err)
-		}
-		m.promised = true
-	}
-	l.unverified = l.unverified[:0]
-	l.volatile = l.volatile[:0]
-}
-
-// differs says in what a stored message differs from the acknowledged one.
-func (m *message) differs(p place, got *mq.Message) error {
-	number, whole := readBody(got.Body)
-	switch at := (place{mq.Queue{Topic: got.Topic, ID: got.Queue}, got.Offset}); {
-	case at != p:
-		return fmt.Errorf("is at %v", at)
-	case got.ID != m.id && m.sent:
-		return fmt.Errorf("has id %v, not %v", got.ID, m.id)
-	case !whole:
-		return errors.New("has a body that nobody sent")
-	case number != m.number || len(got.Body) != m.size:
-		return fmt.Errorf("is message %x of %d bytes", number, len(got.Body))
-	}
-	return nil
-}
-
-// checkProgress counts: of every queue at least as many messages are
-// acknowledged as somebody was told.
-func (l *Ledger) checkProgress(b *mq.Broker) {
-	for group := range l.groups {
-		for _, q := range l.queueNames() {
-			g := l.queues[q].groups[group]
-			if g == nil {
-				continue
-			}
-			promised := int64(g.done)
-			for i, m := range g.marks {
-				if m&acked != 0 && mq.Offset(i) >= g.done {
-					promised++
-				}
-				if m&acked != 0 {
-					g.marks[i] |= ackPromised // opening has synced what is there
-				}
-			}
-			if promised == 0 {
-				continue
-			}
-			if has := l.acknowledged(b, group, q); has < promised {
-				l.Again += promised - has
-				l.problem("%s: %v has %d acknowledged messages, promised were %d", group, q, has, promised)
-			}
-		}
-	}
-}
-
-func (l *Ledger) acknowledged(b *mq.Broker, group string, q mq.Queue) int64 {
-	offsets, err := b.Offsets(group, q.Topic)
-	if err != nil {
-		l.problem("%s: %v", group, err)
-	}
-	for _, o := range offsets {
-		if o.Queue == q {
-			return int64(o.Committed) + o.Ahead
-		}
-	}
-	return 0
+// opened notes that opening has synced what is there.
+func (l *Ledger) opened() {
+	const opening = "at opening"
+	l.hearSync(opening)
+	l.hearSynced(opening)
 }
 
 // consumeAll drains every group, and a new one that sees everything.
 func (l *Ledger) consumeAll(ctx context.Context, b *mq.Broker) error {
-	ends := l.ends(b)
-	audit := auditGroup + strconv.Itoa(l.life.Config.Life)
-	l.groups[audit] = true
-	for group := range l.groups {
-		if err := l.drain(ctx, b, group); err != nil {
-			return err
+	var total int64
+	for _, name := range b.Topics() {
+		route, err := b.Route(name)
+		if err != nil {
+			l.problem("topic %s: %v", name, err)
 		}
-		for q, end := range ends {
-			g := l.progress(group, q)
-			for off := range end {
-				if g.get(off)&delivered == 0 {
-					l.Lost++
-					l.problem("%s: %v was never delivered", group, place{q, off})
-				}
+		for _, q := range route {
+			total += int64(q.End)
+			if q.Start != 0 {
+				l.problem("%v begins at %d", q.Queue, q.Start)
 			}
 		}
 	}
-	delete(l.groups, audit)
-	for _, log := range l.queues {
-		delete(log.groups, audit)
+	for group := range l.groups {
+		if _, err := l.drain(ctx, b, group); err != nil {
+			return err
+		}
+	}
+	audit := auditGroup + strconv.Itoa(l.life.Config.Life)
+	n, err := l.drain(ctx, b, audit)
+	if err != nil {
+		return err
+	}
+	if delete(l.groups, audit); n != total {
+		l.lost += max(total-n, 0)
+		l.problem("the queues have %d messages, and a new group got %d", total, n)
 	}
 	return b.DeleteGroup(audit)
 }
 
-// drain polls until the group has everything.
-func (l *Ledger) drain(ctx context.Context, b *mq.Broker, group string) error {
+// drain polls until the group has everything, and returns how much that was.
+func (l *Ledger) drain(ctx context.Context, b *mq.Broker, group string) (n int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	c, err := b.NewPullConsumer(group, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	defer func() { err = errors.Join(err, c.Close()) }()
 	for _, name := range b.Topics() {
 		if err := c.Subscribe(name, mq.All); err != nil {
-			return errors.Join(err, c.Close())
+			return n, err
 		}
 	}
 	for {
 		lag, _, err := b.Lag(group)
-		if err != nil || lag == 0 {
-			return errors.Join(err, c.Close())
+		if err != nil {
+			return n, err
+		}
+		if lag == 0 {
+			break
 		}
 		ms, err := c.Poll(ctx, 512)
 		if errors.Is(err, context.DeadlineExceeded) {
 			l.problem("%s: %d messages are not delivered", group, lag)
-			return c.Close()
+			return n, nil
 		}
 		if err != nil {
-			return errors.Join(err, c.Close())
+			return n, err
 		}
-		for _, m := range ms {
-			number, whole := readBody(m.Body)
-			p := place{mq.Queue{Topic: m.Topic, ID: m.Queue}, m.Offset}
-			l.hearDelivery(group, p, number, len(m.Body), whole)
-			if known := l.message(p); known.sent && known.id != m.ID {
-				l.Lost++
-				l.problem("%s: %v has id %v, acknowledged was %v", group, p, m.ID, known.id)
-			}
+		n += int64(len(ms))
+		if err := l.take(ctx, c, group, ms); err != nil {
+			return n, err
 		}
-		if err := c.Commit(ctx); err != nil {
-			return errors.Join(err, c.Close())
-		}
-		l.ackDrained(group, ms)
 	}
+	for _, name := range b.Topics() {
+		l.judge.Add(history.Op{Kind: history.OpDrained, Group: group, Topic: name})
+	}
+	return n, nil
 }
 
-func (l *Ledger) ackDrained(group string, ms []*mq.Message) {
+// take enters what was polled, and commits it.
+func (l *Ledger) take(ctx context.Context, c *mq.PullConsumer, group string, ms []*mq.Message) error {
+	l.call++
+	call := l.call
 	for _, m := range ms {
-		l.progress(group, mq.Queue{Topic: m.Topic, ID: m.Queue}).at(m.Offset, acked|ackPromised)
+		number, whole := readBody(m.Body)
+		l.hearDelivery(group, placeOf(m), number, uint64(len(m.Body)), whole)
+		if id, sent := l.ids[number]; sent && id != m.ID {
+			l.lost++
+			l.problem("%s: message %x has id %v, acknowledged was %v", group, number, m.ID, id)
+		}
+		op := opAt(history.OpAck, group, placeOf(m))
+		op.Call, op.Durability = call, history.Written
+		l.judge.Add(op)
 	}
+	if err := c.Commit(ctx); err != nil {
+		return err
+	}
+	l.judge.Add(history.Op{Kind: history.OpAcked, Call: call})
+	return nil
 }

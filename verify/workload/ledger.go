@@ -4,17 +4,19 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pocketmq/mq"
+	"github.com/pocketmq/mq/verify/history"
 )
 
 // Ledger is what the world was told about one store, over all lives of the
-// workload: which messages are stored and which acknowledgements count. Hearing
-// already finds what contradicts itself; Check asks the store.
+// workload: a history, which package history judges while it is heard (hear.go).
+// Check and Finish ask the store, and add what it says (check.go). Beside the
+// history it knows what that has no words for: whether the store opens and how,
+// that topics are there, that ids are given once.
 type Ledger struct {
 	// Of what was told, and what of it was not kept.
 	Acknowledged int64 // messages whose Send returned nil
@@ -28,28 +30,55 @@ type Ledger struct {
 	Gone     int64 // acknowledged as Written, not synced, and cut
 	Repeated int64 // acknowledgements not synced, whose messages came again
 
-	queues map[mq.Queue]*queueLog
+	judge    *history.Checker
+	reported int   // anomalies that are among the problems
+	lost     int64 // what the history does not know of
+	again    int64
+
 	groups map[string]bool
-	topics map[string]bool // whose creation was promised
-	ids    map[mq.MessageID]bool
-	life   life
-	keep   *strings.Builder // everything said, if somebody wants it
+	topics map[string]bool          // whose creation was promised
+	given  map[mq.MessageID]bool    // ids
+	ids    map[uint64]mq.MessageID  // of acknowledged messages, by number
+	sent   []told                   // since the last check
+	names  map[uint64]string        // of messages in the history
+	done   map[groupQueue]mq.Offset // up to where a push group was acknowledged, as far as it was told
+	firm   map[groupQueue]mq.Offset // the same, and safe from a power cut
+	calls  map[string]*call         // under way, of this life
+	call   int64                    // the last one
+	life   life                     // that runs or ran last
+	keep   *strings.Builder         // everything said, if somebody wants it
+	trying map[uint64]bool          // sends that began and have not ended
+	grey   map[uint64]bool          // those at the moment of a power cut
+	cut    bool                     // and it has been cut
 
 	listenMu  sync.Mutex // protects the listeners
 	listeners map[string]chan struct{}
+}
 
-	unverified []place // sent since the last check
-	volatile   []volatileAck
-	trying     map[uint64]bool // sends that began and have not ended
-	grey       map[uint64]bool // those at the moment of a power cut
-	cut        bool            // and it has been cut
-	syncMarks  map[string]syncMark
+// told is an acknowledged message that nobody has looked up yet.
+type told struct {
+	number uint64
+	id     mq.MessageID
+	place
+}
+
+type groupQueue struct {
+	group string
+	queue mq.Queue
+}
+
+// call is a sync or a commit.
+type call struct {
+	number int64
+	acks   int64                    // of a commit
+	done   map[groupQueue]mq.Offset // what a sync makes firm
 }
 
 // life is what the ledger knows of the process that runs or ran last.
 type life struct {
 	Config
 	Life
+	running        bool // as far as the history knows
 	opened, closed bool // the store
 	closeFailed    bool // Close returned an error: it may have come far enough
 }
@@ -71,50 +100,14 @@ type place struct {
 
 func (p place) String() string { return fmt.Sprintf("%v@%d", p.queue, p.offset) }
 
-// queueLog is what is known of a message queue, by offset.
-type queueLog struct {
-	messages []message
-	groups   map[string]*progress
-}
-
-type message struct {
-	id       mq.MessageID
-	number   uint64
-	size     int
-	known    bool // number and size are
-	sent     bool // acknowledged
-	promised bool // and safe from a power cut
-}
-
-// progress is that of a group in a queue.
-type progress struct {
-	marks []mark    // by offset
-	done  mq.Offset // what lies below was acknowledged
-}
-
-type mark uint8
-
-const (
-	delivered   mark = 1 << iota
-	acked            // and the process that did it was told
-	ackPromised      // and that is safe from a power cut
-	mayRepeat        // the acknowledgement was cut with the power
-)
-
-type volatileAck struct {
-	group string
-	place
-}
-
-// syncMark is how much had been said when a sync began.
-type syncMark struct{ sent, acks int }
-
 // NewLedger returns the ledger of a store that is not there yet.
 func NewLedger() *Ledger {
 	return &Ledger{
-		queues: map[mq.Queue]*queueLog{}, groups: map[string]bool{}, topics: map[string]bool{},
+		judge:  history.NewChecker(),
+		groups: map[string]bool{}, topics: map[string]bool{},
+		given: map[mq.MessageID]bool{}, ids: map[uint64]mq.MessageID{}, names: map[uint64]string{},
+		done: map[groupQueue]mq.Offset{}, firm: map[groupQueue]mq.Offset{}, calls: map[string]*call{},
 		trying: map[uint64]bool{}, grey: map[uint64]bool{},
-		ids: map[mq.MessageID]bool{}, syncMarks: map[string]syncMark{},
 	}
 }
 
@@ -133,6 +126,58 @@ func (l *Ledger) Sound() bool {
 	return l.Lost == 0 && l.Again == 0 && l.Refused == 0 && len(l.Problems) == 0
 }
 
+// tally brings the verdict on the history into the ledger's own words.
+func (l *Ledger) tally() {
+	r := l.judge.Report()
+	for _, a := range r.Anomalies[l.reported:] {
+		l.problem("%s", r.Proof(a))
+	}
+	l.reported = len(r.Anomalies)
+	l.Lost, l.Again = l.lost, l.again+int64(r.Counts[history.DeliveredAgain])
+	for _, class := range []history.Class{history.LostWrite, history.Unseen, history.WrongBytes, history.InconsistentOffsets} {
+		l.Lost += int64(r.Counts[class])
+	}
+	l.Gone, l.Repeated = int64(r.Gone), int64(r.Repeated)
+}
+
+// History returns everything told so far. The caller must not change it.
+func (l *Ledger) History() []history.Op { return l.judge.History() }
+
+// Judged counts the operations of the history, and the errors found in it.
+func (l *Ledger) Judged() (operations, errors int64) {
+	r := l.judge.Report()
+	return int64(r.Operations()), int64(r.Errors())
+}
+
+// LinearLimit is enough for Linearize where a queue is as small as it should be.
+const LinearLimit = 2 * time.Second
+
+// Linearize asks for a second opinion on up to most small queues: whether their
+// history can be explained by a list to which one thing happens at a time. It
+// returns how many can; a queue that takes longer than limit is not counted.
+func (l *Ledger) Linearize(most int, limit time.Duration) (sound int) {
+	ops := l.History()
+	for _, topic := range history.Topics(ops) {
+		if !strings.HasPrefix(topic, lateTopic) {
+			continue // large, or of other tools
+		}
+		if most--; most < 0 {
+			break
+		}
+		for q := range queues {
+			ok, err := history.Linearizable(ops, topic, q, limit)
+			switch {
+			case err != nil: // not decided
+			case !ok:
+				l.problem("no list explains what was seen of %s:%d", topic, q)
+			default:
+				sound++
+			}
+		}
+	}
+	return sound
+}
+
 // Life is what the process that ran last said of itself.
 func (l *Ledger) Life() Life { return l.life.Life }
 
@@ -147,10 +192,29 @@ func (l *Ledger) Replay() (*Ledger, error) {
 	return other, other.hearAll(strings.NewReader(l.keep.String()), func() {})
 }
 
+// begin is called when a process starts.
 func (l *Ledger) begin(c Config) {
-	l.life = life{Config: c, opened: l.life.opened && !l.life.closed, closeFailed: l.life.closeFailed, Life: Life{Failed: map[string]int{}}}
-	clear(l.syncMarks)
-	l.trying, l.grey, l.cut = map[uint64]bool{}, map[uint64]bool{}, false
+	l.ended(Killed)
+	l.life = life{
+		Config: c, running: true, opened: l.life.opened && !l.life.closed, closeFailed: l.life.closeFailed,
+		Life: Life{Failed: map[string]int{}},
+	}
+}
+
+// ended notes the end of a process, in whatever way.
+func (l *Ledger) ended(fault Fault) {
+	kind := history.OpKill
+	if fault == PowerCut {
+		kind = history.OpCut
+	} else if !l.life.running {
+		return
+	}
+	l.judge.Add(history.Op{Kind: kind})
+	l.life.running = false
+	clear(l.calls)
+	clear(l.trying)
+	clear(l.grey)
+	l.cut = false
 }
 
 // cutMark is what Process.Cutting puts between what was said before a power cut
@@ -161,18 +225,20 @@ const cutMark = "\x00cut\n"
 // the middle of their sync have no promise when they return: a file system that
 // is shut down inside an fdatasync may let that return without an error and
 // without the data (ext4 drops the conversion of unwritten extents silently
-// then), which no computer without power could tell anybody. Sends that begin
-// later are judged like any other: their syncs have to fail.
+// then), which no computer without power could tell anybody. Nobody knows how
+// they ended. Calls that begin later are judged like any other: their syncs have
+// to fail.
 func (l *Ledger) hearCut() {
 	for number := range l.trying {
 		l.grey[number] = true
 	}
+	clear(l.calls)
 	l.cut = true
-	clear(l.syncMarks)
 }
 
 // hearAll reads a log to its end. A line that is not whole was not said.
 func (l *Ledger) hearAll(log io.Reader, opened func()) error {
+	defer l.tally()
 	r := bufio.NewReaderSize(log, 64<<10)
 	torn := ""
 	for {
@@ -220,260 +286,4 @@ func (l *Ledger) tellListeners(line string) {
 			delete(l.listeners, text)
 		}
 	}
-}
-
-// hear takes one line.
-func (l *Ledger) hear(line string) error {
-	what, rest := firstWord(line)
-	f := &fields{words: strings.Fields(rest)}
-	switch what {
-	case "sent":
-		l.hearSent(f)
-	case "try":
-		if number := f.hex(); f.err == nil {
-			l.trying[number] = true
-		}
-	case "got":
-		group, p, number, size, whole := f.word(), f.place(), f.hex(), f.number(), f.word()
-		if f.err == nil {
-			l.hearDelivery(group, p, number, int(size), whole == "true")
-		}
-	case "acked":
-		promise, group, p := f.word(), f.word(), f.place()
-		if f.err == nil {
-			l.hearAck(group, p, promise == "s")
-		}
-	case "done":
-		group, p := f.word(), f.place()
-		if f.err == nil {
-			l.hearDone(group, p)
-		}
-	case "opened":
-		l.hearOpened(f)
-	default:
-		l.hearOfLife(what, rest)
-	}
-	return f.err
-}
-
-// hearOfLife takes lines about the process.
-func (l *Ledger) hearOfLife(what, rest string) {
-	switch what {
-	case "topic":
-		if !l.cut {
-			l.topics[rest] = true
-		}
-	case "sync":
-		l.syncMarks[rest] = syncMark{len(l.unverified), len(l.volatile)}
-	case "synced":
-		l.hearSynced(rest)
-	case "closed":
-		l.life.closed = true
-	case "poisoned":
-		l.life.Poisoned = rest
-	case "hung":
-		l.life.Hung = append(l.life.Hung, rest)
-	case "unreadable":
-		l.life.Unreadable = append(l.life.Unreadable, rest)
-	case "refused":
-		l.life.Refusal = rest
-	case "failed", "gave":
-		l.life.Failed[rest]++
-		l.life.closeFailed = l.life.closeFailed || strings.HasPrefix(rest, "close ")
-	case "full":
-		l.life.Full = true
-	case "room":
-		l.life.Room = true
-	case "left":
-	default:
-		l.problem("%s %s", what, rest)
-	}
-}
-
-func (l *Ledger) hearOpened(f *fields) {
-	clean := f.word() == "true"
-	f.number() // ranges that were cut
-	corrupt := f.number()
-	if clean && l.life.opened && !l.life.closeFailed {
-		l.problem("a store that was not closed opens as if it had been")
-	}
-	if corrupt != 0 {
-		l.problem("opening found %d places below the synced mark damaged", corrupt)
-	}
-	l.life.opened, l.life.closed, l.life.closeFailed = true, false, false
-}
-
-func (l *Ledger) hearSent(f *fields) {
-	promised := f.word() == "s"
-	p := f.place()
-	id, err := mq.ParseID(f.word())
-	number, size := f.hex(), int(f.number())
-	if f.err == nil {
-		f.err = err
-	}
-	if f.err != nil {
-		return
-	}
-	delete(l.trying, number)
-	promised = promised && !l.grey[number]
-	l.Acknowledged++
-	if l.ids[id] {
-		l.problem("%v: id %v was given to two messages", p, id)
-	}
-	l.ids[id] = true
-	m := l.message(p)
-	if m.sent || m.known && (m.number != number || m.size != size) {
-		l.problem("%v is message %x and was message %x", p, number, m.number)
-	}
-	*m = message{id: id, number: number, size: size, known: true, sent: true, promised: promised}
-	l.unverified = append(l.unverified, p)
-}
-
-func (l *Ledger) hearSynced(n string) {
-	m, ok := l.syncMarks[n]
-	if !ok {
-		if !l.cut {
-			l.problem("sync %s ended and did not begin", n)
-		}
-		return
-	}
-	for _, p := range l.unverified[:min(m.sent, len(l.unverified))] {
-		l.message(p).promised = true
-	}
-	for _, a := range l.volatile[:min(m.acks, len(l.volatile))] {
-		l.progress(a.group, a.queue).at(a.offset, ackPromised)
-	}
-}
-
-func (l *Ledger) hearDelivery(group string, p place, number uint64, size int, whole bool) {
-	if !whole {
-		l.Lost++
-		l.problem("%s: %v was delivered with a body that nobody sent", group, p)
-		return
-	}
-	m := l.message(p)
-	if m.known && (m.number != number || m.size != size) {
-		l.Lost++
-		l.problem("%s: %v is message %x of %d bytes, and was %x of %d", group, p, number, size, m.number, m.size)
-	}
-	m.known, m.number, m.size = true, number, size
-	g := l.progress(group, p.queue)
-	switch had := g.get(p.offset); {
-	case had&acked != 0 || p.offset < g.done:
-		l.Again++
-		l.problem("%s: %v was acknowledged and comes again", group, p)
-	case had&mayRepeat != 0:
-		l.Repeated++
-	}
-	g.at(p.offset, delivered)
-}
-
-func (l *Ledger) hearAck(group string, p place, promised bool) {
-	l.Acks++
-	m := acked
-	if promised && !l.cut { // after a cut it may be one that was under way
-		m |= ackPromised
-	} else {
-		l.volatile = append(l.volatile, volatileAck{group, p})
-	}
-	l.progress(group, p.queue).at(p.offset, m)
-}
-
-func (l *Ledger) hearDone(group string, p place) {
-	g := l.progress(group, p.queue)
-	if p.offset < g.done {
-		l.Again++
-		l.problem("%s: %v was acknowledged up to %d and is up to %d", group, p.queue, g.done, p.offset)
-	}
-	l.Acks += int64(max(0, p.offset-g.done))
-	g.done = p.offset
-}
-
-func (l *Ledger) queue(q mq.Queue) *queueLog {
-	log := l.queues[q]
-	if log == nil {
-		log = &queueLog{groups: map[string]*progress{}}
-		l.queues[q] = log
-	}
-	return log
-}
-
-// message returns the entry of a place, which may be beyond those known.
-func (l *Ledger) message(p place) *message {
-	log := l.queue(p.queue)
-	if missing := int(p.offset) + 1 - len(log.messages); missing > 0 {
-		log.messages = append(log.messages, make([]message, missing)...)
-	}
-	return &log.messages[p.offset]
-}
-
-func (l *Ledger) progress(group string, q mq.Queue) *progress {
-	l.groups[group] = true
-	log := l.queue(q)
-	g := log.groups[group]
-	if g == nil {
-		g = &progress{}
-		log.groups[group] = g
-	}
-	return g
-}
-
-func (g *progress) get(off mq.Offset) mark {
-	if int(off) < len(g.marks) {
-		return g.marks[off]
-	}
-	return 0
-}
-
-func (g *progress) at(off mq.Offset, m mark) {
-	if missing := int(off) + 1 - len(g.marks); missing > 0 {
-		g.marks = append(g.marks, make([]mark, missing)...)
-	}
-	g.marks[off] |= m
-}
-
-// queueNames lists the queues in a fixed order.
-func (l *Ledger) queueNames() []mq.Queue {
-	names := make([]mq.Queue, 0, len(l.queues))
-	for q := range l.queues {
-		names = append(names, q)
-	}
-	slices.SortFunc(names, func(a, b mq.Queue) int { return strings.Compare(a.String(), b.String()) })
-	return names
-}
-
-// fields reads the words of a line; the first mistake stays.
-type fields struct {
-	words []string
-	err   error
-}
-
-func (f *fields) word() string {
-	if len(f.words) == 0 {
-		f.err = io.ErrUnexpectedEOF
-		return ""
-	}
-	w := f.words[0]
-	f.words = f.words[1:]
-	return w
-}
-
-func (f *fields) parse(base int) uint64 {
-	n, err := strconv.ParseUint(f.word(), base, 63)
-	if err != nil && f.err == nil {
-		f.err = err
-	}
-	return n
-}
-
-func (f *fields) number() uint64 { return f.parse(10) }
-func (f *fields) hex() uint64    { return f.parse(16) }
-
-// place checks what would make a ledger of any size of one bad line.
-func (f *fields) place() place {
-	p := place{queue: mq.Queue{Topic: f.word(), ID: mq.QueueID(f.number())}, offset: mq.Offset(f.number())} //nolint:gosec // 63 bits
-	if p.offset > 1<<30 && f.err == nil {
-		f.err = fmt.Errorf("offset %d", p.offset)
-	}
-	return p
 }

@@ -101,12 +101,14 @@ func (k *walker) step(i int) {
 }
 
 func (k *walker) send(ctx context.Context, m *mq.Message) error {
+	k.trying(m)
 	r, err := k.p.Send(ctx, m)
 	if err != nil {
+		k.refused(err, m)
 		return err
 	}
 	k.sent = append(k.sent, r)
-	k.out.WriteString(told([]*mq.Message{m}, []mq.SendResult{r}))
+	k.out.WriteString(acknowledged([]*mq.Message{m}, []mq.SendResult{r}))
 	return nil
 }
 
@@ -122,25 +124,29 @@ func (k *walker) large(ctx context.Context) error {
 
 func (k *walker) batch(ctx context.Context) error {
 	ms := []*mq.Message{k.message(syncedTopic), k.message(writtenTopic)}
+	k.trying(ms...)
 	rs, err := k.p.SendBatch(ctx, ms)
 	if err != nil {
+		k.refused(err, ms...)
 		return err
 	}
 	k.sent = append(k.sent, rs...)
-	k.out.WriteString(told(ms, rs))
+	k.out.WriteString(acknowledged(ms, rs))
 	return nil
 }
 
 func (k *walker) async(ctx context.Context) error {
 	m := k.message(syncedTopic)
 	answer := make(chan error, 1)
+	k.trying(m)
 	err := k.p.SendAsync(ctx, m, func(r mq.SendResult, err error) {
 		if err == nil {
-			k.out.WriteString(told([]*mq.Message{m}, []mq.SendResult{r}))
+			k.out.WriteString(acknowledged([]*mq.Message{m}, []mq.SendResult{r}))
 		}
 		answer <- err
 	})
 	if err != nil {
+		k.refused(err, m)
 		return err
 	}
 	select {
@@ -156,19 +162,14 @@ func (k *walker) async(ctx context.Context) error {
 func (k *walker) consume(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
-	ms, err := k.c.Poll(short, 16)
+	ms, err := k.poll(short, k.c, syncedGroup, 16)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errors.New("nothing to poll")
 	}
 	if err != nil {
 		return err
 	}
-	k.out.WriteString(deliveries("got", syncedGroup, ms))
-	if err := k.c.Commit(ctx, ms...); err != nil {
-		return err
-	}
-	k.out.WriteString(deliveries("acked s", syncedGroup, ms))
-	return nil
+	return k.commit(ctx, k.c, syncedGroup, mq.Synced, ms)
 }
 
 func (k *walker) sync(ctx context.Context) error {

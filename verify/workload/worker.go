@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pocketmq/mq"
@@ -19,6 +20,8 @@ type worker struct {
 	Config
 	out *logWriter
 	b   *mq.Broker
+
+	commits atomic.Int64 // begun
 
 	mu     sync.Mutex // protects topics
 	topics []string   // to send to
@@ -117,9 +120,9 @@ func (g *writer) message(topic string) *mq.Message {
 	}
 }
 
-// told is the line of an acknowledged message. A batch is promised by its
+// acknowledged is the line of an acknowledged message. A batch is promised by its
 // strongest topic.
-func told(ms []*mq.Message, rs []mq.SendResult) string {
+func acknowledged(ms []*mq.Message, rs []mq.SendResult) string {
 	promise := 'w'
 	for _, r := range rs {
 		if durability(r.Topic) == mq.Synced {
@@ -168,33 +171,49 @@ func (w *worker) sendSomehow(p *mq.Producer, g *writer) {
 		w.trying(ms...)
 		var rs []mq.SendResult
 		if rs, err = p.SendBatch(ctx, ms); err == nil {
-			w.out.WriteString(told(ms, rs))
+			w.out.WriteString(acknowledged(ms, rs))
 		}
+		w.refused(err, ms...)
 	case 1, 2:
 		w.trying(m)
 		err = p.SendAsync(ctx, m, func(r mq.SendResult, err error) {
 			if err == nil {
-				w.out.WriteString(told([]*mq.Message{m}, []mq.SendResult{r}))
+				w.out.WriteString(acknowledged([]*mq.Message{m}, []mq.SendResult{r}))
 			}
 		})
+		w.refused(err, m)
 	default:
 		w.trying(m)
 		var r mq.SendResult
 		if r, err = p.Send(ctx, m); err == nil {
-			w.out.WriteString(told([]*mq.Message{m}, []mq.SendResult{r}))
+			w.out.WriteString(acknowledged([]*mq.Message{m}, []mq.SendResult{r}))
 		}
+		w.refused(err, m)
 	}
 	if err != nil {
 		w.say("failed send %s", oneLine(err))
 	}
 }
 
-// trying says what is about to be sent: when the power is cut it matters what
-// was under way.
+// trying says what is about to be sent: somebody may see it before the sender is
+// told, and when the power is cut it matters what was under way.
 func (w *worker) trying(ms ...*mq.Message) {
 	var lines strings.Builder
 	for _, m := range ms {
-		fmt.Fprintf(&lines, "try %.16s\n", m.Body)
+		fmt.Fprintf(&lines, "try %s %.16s %d\n", m.Topic, m.Body, len(m.Body))
+	}
+	w.out.WriteString(lines.String())
+}
+
+// refused says what is not stored, and never will be: of other errors nobody
+// knows.
+func (w *worker) refused(err error, ms ...*mq.Message) {
+	if !errors.Is(err, mq.ErrDiskFull) && !errors.Is(err, mq.ErrFull) && !errors.Is(err, mq.ErrBackpressure) {
+		return
+	}
+	var lines strings.Builder
+	for _, m := range ms {
+		fmt.Fprintf(&lines, "unsent %.16s\n", m.Body)
 	}
 	w.out.WriteString(lines.String())
 }
@@ -215,13 +234,36 @@ func (w *worker) sync() {
 	}
 }
 
-func deliveries(what, group string, ms []*mq.Message) string {
+func deliveries(group string, ms []*mq.Message) string {
 	var lines strings.Builder
 	for _, m := range ms {
 		number, whole := readBody(m.Body)
-		fmt.Fprintf(&lines, "%s %s %s %d %d %016x %d %t\n", what, group, m.Topic, m.Queue, m.Offset, number, len(m.Body), whole)
+		fmt.Fprintf(&lines, "got %s %s %d %d %016x %d %t\n", group, m.Topic, m.Queue, m.Offset, number, len(m.Body), whole)
 	}
 	return lines.String()
+}
+
+// poll says that it begins, and what it got.
+func (w *worker) poll(ctx context.Context, c *mq.PullConsumer, group string, most int) ([]*mq.Message, error) {
+	w.say("polling %s", group)
+	ms, err := c.Poll(ctx, most)
+	w.out.WriteString(deliveries(group, ms))
+	return ms, err
+}
+
+// commit says that it begins, and that it ended well.
+func (w *worker) commit(ctx context.Context, c *mq.PullConsumer, group string, d mq.Durability, ms []*mq.Message) error {
+	name := fmt.Sprint("commit-", w.commits.Add(1))
+	var lines strings.Builder
+	for _, m := range ms {
+		fmt.Fprintf(&lines, "acking %s %s %s %s %d %d\n", name, promiseOf(d), group, m.Topic, m.Queue, m.Offset)
+	}
+	w.out.WriteString(lines.String())
+	if err := c.Commit(ctx, ms...); err != nil {
+		return err
+	}
+	w.say("acked %s", name)
+	return nil
 }
 
 // pull consumes with explicit commits, some of them out of order.
@@ -235,14 +277,13 @@ func (w *worker) pull(group string, d mq.Durability) {
 	known := 0
 	var open []*mq.Message
 	for {
-		known = w.subscribe(pc.Subscribe, known)
-		ms, err := pc.Poll(ctx, 1+rnd.IntN(32))
+		known = w.subscribe(group, pc.Subscribe, known)
+		ms, err := w.poll(ctx, pc, group, 1+rnd.IntN(32))
 		if err != nil {
 			w.say("failed poll %s", oneLine(err))
 			<-time.After(10 * time.Millisecond)
 			continue
 		}
-		w.out.WriteString(deliveries("got", group, ms))
 		open = append(open, ms...)
 		n := 0
 		switch rnd.IntN(3) {
@@ -255,10 +296,8 @@ func (w *worker) pull(group string, d mq.Durability) {
 		if n == 0 {
 			continue
 		}
-		if err := pc.Commit(ctx, open[:n]...); err != nil {
+		if err := w.commit(ctx, pc, group, d, open[:n]); err != nil {
 			w.say("failed commit %s", oneLine(err))
-		} else {
-			w.out.WriteString(deliveries("acked "+promiseOf(d), group, open[:n]))
 		}
 		open = open[n:]
 	}
@@ -271,8 +310,9 @@ func promiseOf(d mq.Durability) string {
 	return "w"
 }
 
-// subscribe subscribes to the topics that have come since.
-func (w *worker) subscribe(subscribe func(string, mq.Filter) error, known int) int {
+// subscribe subscribes to the topics that have come since, and says that queues
+// are dealt out.
+func (w *worker) subscribe(group string, subscribe func(string, mq.Filter) error, known int) int {
 	w.mu.Lock()
 	fresh := w.topics[known:]
 	w.mu.Unlock()
@@ -280,6 +320,7 @@ func (w *worker) subscribe(subscribe func(string, mq.Filter) error, known int) i
 		if err := subscribe(name, mq.All); err != nil {
 			w.say("failed subscribe %s", oneLine(err))
 		}
+		w.say("dealt %s", group)
 	}
 	return known + len(fresh)
 }
@@ -287,7 +328,7 @@ func (w *worker) subscribe(subscribe func(string, mq.Filter) error, known int) i
 // push consumes with a handler, and says how far it was acknowledged.
 func (w *worker) push() {
 	pc, err := w.b.NewPushConsumer(pushGroup, func(_ context.Context, m *mq.Message) error {
-		w.out.WriteString(deliveries("got", pushGroup, []*mq.Message{m}))
+		w.out.WriteString(deliveries(pushGroup, []*mq.Message{m}))
 		return nil
 	}, &mq.PushOptions{Concurrency: 4})
 	if err != nil {
@@ -297,7 +338,7 @@ func (w *worker) push() {
 	pace := time.NewTicker(5 * time.Millisecond)
 	defer pace.Stop()
 	for range pace.C {
-		known = w.subscribe(pc.Subscribe, known)
+		known = w.subscribe(pushGroup, pc.Subscribe, known)
 		w.mu.Lock()
 		topics := w.topics[:known]
 		w.mu.Unlock()

@@ -3,14 +3,22 @@
 // acknowledged is still there. It is a module of its own, so that what it needs
 // does not become a requirement of PocketMQ.
 //
-//	workload   the process that is broken, and the ledger that judges it
+//	history    judges what clients saw, in the error classes of jepsen.tests.kafka
+//	workload   the process that is broken, and the ledger that makes a history of
+//	           what it says and of what the store says after the fault
 //	lab        runs tools and prints their rows as one table
 //	kill       SIGKILL
 //	cut        power cuts on ext4 and XFS
 //	syscalls   system calls that fail, or are the last (strace)
 //	disk       a full disk; files cut and removed by somebody else
+//	soak       ten minutes of everything at once under the race detector
 //	rivals     other stores, in a module of their own
 //	cmd/lab    all of it: go run ./verify/cmd/lab -list
+//
+// Mutilation (TestMutilate beside the engine, make mutilate) is judged without a
+// history: nobody sends or consumes while bytes are changed, and what must hold
+// of a changed store (each byte that is delivered was sent, what is missing is
+// what was hit, and is reported) is compared with the store as it was, exactly.
 //
 // A tool is a lab.Tool; a line in cmd/lab makes it a row of the table that
 // docs/durability.md shows.

@@ -8,7 +8,6 @@ import (
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/coord"
-	"github.com/pocketmq/mq/internal/keyindex"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -249,14 +248,7 @@ func (c *checker) waits(v *record.View, at coord.Position) {
 	if c.delayed > keysPerStride && c.delayed%keysPerStride != 0 {
 		return
 	}
-	found := false
-	err := c.b.timer.mended(func() error {
-		r := keyindex.Range{From: uint64(due.At), Pos: at, To: uint64(due.At) + 1, Below: at + 1}
-		return c.b.timer.index.Ascend(r, func(_ uint64, pos coord.Position) bool {
-			found = pos == at
-			return false
-		})
-	})
+	found, err := c.b.timer.counts(due)
 	gone := false
 	c.b.log.Exclusive(func() { gone = c.b.state.topics[v.Topic] == nil })
 	if (err != nil || !found) && !gone && at >= c.b.log.Start() {
@@ -266,9 +258,13 @@ func (c *checker) waits(v *record.View, at coord.Position) {
 
 // settled counts down what is settled of that.
 func (c *checker) settled(s record.Settle) {
-	if s.Due.Compare(c.waiting.mark) > 0 && s.Due.Position >= c.start {
-		c.found[s.Topic]--
+	if s.Due.Compare(c.waiting.mark) <= 0 || s.Due.Position < c.start {
+		return
 	}
+	if counted, err := c.b.timer.counts(s.Due); err == nil && !counted {
+		return // damage took the message
+	}
+	c.found[s.Topic]--
 }
 
 // counts compares how many messages wait with how many are counted.

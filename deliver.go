@@ -48,6 +48,9 @@ func (t *timer) start() {
 	t.b.log.Exclusive(func() { t.near.begin(t.mark) })
 	ctx, cancel := context.WithCancel(context.Background())
 	t.cancel = cancel
+	if t.resting {
+		return
+	}
 	t.done.Add(1)
 	go t.runDeliveries(ctx)
 }

@@ -363,10 +363,11 @@ func (r *repairer) foldNames() error {
 // all there is without the old checkpoint.
 func (r *repairer) writeDown() error {
 	b := r.to
+	b.timer.resting = true // what has become due is delivered by who opens the store
 	if err := b.begin(); err != nil {
 		return err
 	}
-	err := b.carryForward(r.ctx, math.MaxInt64)
+	err := b.carryState(r.ctx, math.MaxInt64) // what waits was copied with the log
 	if err == nil {
 		err = b.carryAhead(r.ctx)
 	}

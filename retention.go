@@ -45,7 +45,11 @@ func (b *Broker) retain(ctx context.Context) error {
 	if segments == 0 {
 		return nil
 	}
-	if err := b.carryForward(ctx, end); err != nil {
+	err := b.carryState(ctx, end)
+	if err == nil {
+		err = b.timer.carryForward(ctx, end)
+	}
+	if err != nil {
 		return err
 	}
 	if err := b.log.DropBefore(ctx, end); err != nil {
@@ -146,8 +150,9 @@ func positionOf(q *queue, off Offset) (coord.Position, bool) {
 	return 0, false
 }
 
-// carryForward appends again what is in force by records below end.
-func (b *Broker) carryForward(ctx context.Context, end coord.Position) error {
+// carryState appends again what is in force by records below end, but for
+// messages that wait.
+func (b *Broker) carryState(ctx context.Context, end coord.Position) error {
 	var topics []*topic
 	var groups []*group
 	b.log.Exclusive(func() {
@@ -170,7 +175,7 @@ func (b *Broker) carryForward(ctx context.Context, end coord.Position) error {
 			return err
 		}
 	}
-	return b.timer.carryForward(ctx, end)
+	return nil
 }
 
 // carried returns the record that stands for the topic when the segments that

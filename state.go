@@ -332,10 +332,14 @@ func (s *state) delayed(v *record.View, r commitlog.Record) {
 // settled.
 func (s *state) settleAgain(r commitlog.Record) error {
 	settled, err := record.DecodeSettle(r.Payload)
-	if err == nil && settled.Due.Compare(s.b.timer.mark) > 0 && settled.Due.Position >= s.b.log.Start() {
-		s.b.timer.settle(s.topics[settled.Topic], settled.Due, r.Position)
+	if err != nil || settled.Due.Compare(s.b.timer.mark) <= 0 || settled.Due.Position < s.b.log.Start() {
+		return err
 	}
-	return err
+	if counted, err := s.b.timer.counts(settled.Due); err != nil || !counted {
+		return err // damage took the message, and it was not counted
+	}
+	s.b.timer.settle(s.topics[settled.Topic], settled.Due, r.Position)
+	return nil
 }
 
 // group folds the creation or change of a group, or of one broadcasting member.

@@ -43,6 +43,7 @@ type timer struct {
 
 	delivered int64       // since opening; the append lock
 	held      heldSegment // the upkeep's
+	resting   bool        // nothing is delivered; set before start
 	wake      chan struct{}
 	cancel    context.CancelFunc // of deliveries under way
 	done      sync.WaitGroup
@@ -152,6 +153,19 @@ func (t *timer) unsettled(due []record.Due) ([]record.Due, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(due, func(d record.Due) bool { return settled[d.Position] }), nil
+}
+
+// counts tells whether a message that waits, or waited, is in the index. It is not
+// if damage took it from the log.
+func (t *timer) counts(due record.Due) (found bool, err error) {
+	err = t.mended(func() error {
+		r := keyindex.Range{From: uint64(due.At), Pos: due.Position, To: uint64(due.At) + 1, Below: due.Position + 1}
+		return t.index.Ascend(r, func(_ uint64, pos coord.Position) bool {
+			found = pos == due.Position
+			return false
+		})
+	})
+	return found, err
 }
 
 // mended calls look until no file of the index is in its way: one that is

@@ -233,7 +233,7 @@ func captureGroup(items []byte, g *group) []byte {
 
 // record returns the start record that stands for the committed offsets now.
 func (sub *subscription) record(g coord.GroupID, t coord.TopicID) *record.Start {
-	r := &record.Start{ID: sub.start, Group: g, Topic: t}
+	r := &record.Start{ID: sub.start, Group: g, Topic: t, Subscription: sub.filter}
 	for q := range sub.queues {
 		r.Offsets = append(r.Offsets, sub.queues[q].committed)
 	}

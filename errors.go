@@ -45,7 +45,8 @@ var (
 	// have. The message names it.
 	ErrInvalidArgument = errors.New("mq: invalid argument")
 
-	// ErrInvalidFilter says that a tag expression cannot be read.
+	// ErrInvalidFilter says that the expression of a filter cannot be read. In
+	// one of SQL an *ExpressionError says where.
 	ErrInvalidFilter = errors.New("mq: invalid filter")
 
 	// ErrOffsetOutOfRange says that an offset is negative or beyond the end of

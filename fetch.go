@@ -2,6 +2,7 @@ package mq
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -23,7 +24,9 @@ type fetcher struct {
 	claims []claim // of takeLocked
 	refs   []commitlog.Ref
 	kept   []claim // of fetched.claims
+	passed []claim // of fetched.unwanted
 	slab   []byte  // free part of the current allocation
+	sql    sqlScratch
 
 	// Of one call: what the call does not fill of a slab is of no use to the next.
 	brief bool
@@ -39,7 +42,7 @@ type fetcher struct {
 type fetched struct {
 	messages []Message // that the filter wants, in the order of their claims
 	claims   []claim   // theirs; valid until the next fetch
-	unwanted []claim   // whose tag only shared a hash with a wanted one
+	unwanted []claim   // filtered out here: by SQL, or a tag that shared its hash with a wanted one; valid as long
 	gone     []missed  // that cannot be read
 	lost     []claim   // theirs
 	start    coord.Position
@@ -54,8 +57,10 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		f.refs = append(f.refs, commitlog.Ref{Position: claims[i].entry.Position, Size: claims[i].entry.Size})
 		f.need += int(claims[i].entry.Size)
 	}
-	out.messages = make([]Message, 0, len(claims))
-	out.claims = f.kept[:0]
+	if filter.sql == nil {
+		out.messages = make([]Message, 0, len(claims))
+	}
+	out.claims, out.unwanted = f.kept[:0], f.passed[:0]
 	f.b.log.Read(f.refs, func(i int, r commitlog.Record, err error) bool {
 		cl := claims[i]
 		var v record.View
@@ -68,17 +73,24 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		}
 		switch {
 		case err != nil:
-			if m, ok := f.restore(q, cl, filter); ok {
-				out.messages = append(out.messages, m)
+			m, found := f.restore(q, cl, filter)
+			switch {
+			case !found:
+				out.lost = append(out.lost, cl)
+				out.gone = append(out.gone, missed{span{From: cl.offset, To: cl.offset + 1}, f.reason(q, cl, err)})
+			case m == nil:
+				out.unwanted = append(out.unwanted, cl)
+			default:
+				out.messages = append(out.messages, *m)
 				out.claims = append(out.claims, cl)
-				break
 			}
-			out.lost = append(out.lost, cl)
-			out.gone = append(out.gone, missed{span{From: cl.offset, To: cl.offset + 1}, f.reason(q, cl, err)})
-		case !filter.matchTag(v.Tag):
+		case !filter.wants(&v, &f.sql):
 			out.unwanted = append(out.unwanted, cl)
 		default:
 			n := len(out.messages)
+			if n == cap(out.messages) {
+				out.messages = slices.Grow(out.messages, min(len(claims)-i, f.sql.room(n)))
+			}
 			f.fill(&out.messages[:n+1][n], q, &v, r) // zero already
 			// Filling may fault, and comes back here with an error then: a message
 			// counts once it is whole.
@@ -87,7 +99,8 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		}
 		return true
 	})
-	f.kept = out.claims
+	f.kept, f.passed = out.claims, out.unwanted
+	f.sql.wanted = len(out.messages)
 	for i := range out.messages {
 		m := &out.messages[i]
 		if m.Attempt = out.claims[i].attempt; q.topic.again && m.Origin != nil {

@@ -11,11 +11,13 @@ import (
 )
 
 // Filter says which messages of a topic a subscription wants. The zero value,
-// All, wants every message.
+// All, wants every message. Tags, TagExpr and SQL make others. A filter does not
+// change, and any number of subscriptions may share it.
 type Filter struct {
-	tags   []string // sorted, without repeats; none is all
-	hashes []uint64 // of tags, in their order
-	err    error    // what was wrong with the expression; Subscribe reports it
+	tags   []string   // sorted, without repeats; none is all
+	hashes []uint64   // of tags, in their order
+	sql    *sqlFilter // of SQL: there are no tags then
+	err    error      // what was wrong with the expression; Subscribe reports it
 }
 
 // All wants every message.
@@ -67,8 +69,12 @@ func validateFilterTag(tag string) error {
 	return nil
 }
 
-// String returns the expression: "*", or the sorted tags joined by " || ".
+// String returns the expression: "*", the sorted tags joined by " || ", or that
+// of SQL as it was written.
 func (f Filter) String() string {
+	if f.sql != nil {
+		return f.sql.expr.String()
+	}
 	if len(f.tags) == 0 {
 		return "*"
 	}
@@ -93,8 +99,14 @@ func (f *Filter) matchTag(tag []byte) bool {
 	return false
 }
 
-// equal compares the tags, not the expression: a tag may hold any byte.
-func (f *Filter) equal(g Filter) bool { return slices.Equal(f.tags, g.tags) }
+// equal compares what the filters mean, not how they are written: a tag may hold
+// any byte.
+func (f *Filter) equal(g Filter) bool {
+	if f.sql == nil || g.sql == nil {
+		return f.sql == g.sql && slices.Equal(f.tags, g.tags)
+	}
+	return f.sql.expr.Equal(g.sql.expr)
+}
 
 // tagHash is the hash of a tag in the index. No tag is 0.
 func tagHash(tag string) uint64 {

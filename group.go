@@ -224,6 +224,7 @@ func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
 	gt.filter = f
 	g.addCursorsLocked(t, gt)
 	g.mu.Unlock()
+	g.noteFilter(t, &f)
 	g.rebalance()
 	return nil
 }

@@ -14,8 +14,9 @@ import (
 // An entry that does not lead to its message, or is a hole, is looked for in
 // the log, between its neighbours. Only what is not there is lost.
 
-// restore reads a message whose index entry does not lead to it.
-func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok bool) {
+// restore reads a message whose index entry does not lead to it: nil if the
+// filter does not want it.
+func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m *Message, found bool) {
 	if f.dropped(q, cl) {
 		return m, false
 	}
@@ -31,13 +32,16 @@ func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m Message, ok boo
 	ref := [1]commitlog.Ref{{Position: e[0].Position, Size: e[0].Size}}
 	f.b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
 		var v record.View
-		if err == nil && decodeAs(q, cl.offset, r, &v) == nil && filter.matchTag(v.Tag) {
-			f.fill(&m, q, &v, r)
-			ok = true
+		if err == nil && decodeAs(q, cl.offset, r, &v) == nil {
+			if filter.wants(&v, &f.sql) {
+				m = new(Message)
+				f.fill(m, q, &v, r)
+			}
+			found = true
 		}
 		return false
 	})
-	return m, ok
+	return m, found
 }
 
 // restoreEntries looks for the messages of offsets from <= o < to and puts the

@@ -215,6 +215,9 @@ func (g *group) newStart(t *topic, at Whence, byTime []Offset, reset bool, near 
 	}
 	r := restart{Start: &record.Start{Group: g.id, Topic: t.id, Reset: reset}}
 	sub := g.subs[t.id]
+	if sub != nil {
+		r.Subscription = sub.filter
+	}
 	for _, q := range *t.queues.Load() {
 		off, err := g.resolve(q, at, byTime)
 		if err != nil {

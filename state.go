@@ -375,6 +375,7 @@ func (s *state) deleteGroup(id coord.GroupID) {
 type subscription struct {
 	start  coord.Position // the start or reset record the offsets count from; acks name it
 	at     coord.Position // newest record that carries it
+	filter string         // what the group wants, as Filter.stored wrote it
 	queues []progress
 }
 
@@ -396,7 +397,9 @@ func (s *state) start(r *record.Start, at coord.Position) {
 	} else if id < sub.start {
 		return // from before a reset
 	}
-	sub.at = max(sub.at, at)
+	if at >= sub.at {
+		sub.at, sub.filter = at, r.Subscription
+	}
 	for q, off := range r.Offsets {
 		sub.progress(QueueID(q)).add(span{From: 0, To: off})
 	}

@@ -335,10 +335,14 @@ func (b *Broker) Resubscribe(groupName, topicName string, f Filter) error {
 				m.topics[t] = f
 			}
 		}
-		if gt := g.topics[t]; gt != nil {
+		gt := g.topics[t]
+		if gt != nil {
 			gt.filter = f
 		}
 		g.mu.Unlock()
+		if gt != nil {
+			g.noteFilter(t, &f)
+		}
 	}
 	return nil
 }

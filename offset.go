@@ -16,6 +16,7 @@ type Whence struct {
 	time   time.Time
 	queue  Queue
 	offset Offset
+	group  *group // of CopyOffsets
 }
 
 type whenceKind uint8
@@ -26,6 +27,7 @@ const (
 	whenceTime
 	whenceOffset
 	whenceEndOf // of one queue; the engine's own
+	whenceGroup
 )
 
 var (
@@ -55,6 +57,8 @@ func (w Whence) String() string {
 		return "at " + w.time.Format(time.RFC3339Nano)
 	case whenceOffset:
 		return fmt.Sprintf("at %v offset %d", w.queue, w.offset)
+	case whenceGroup:
+		return fmt.Sprintf("where group %q is", w.group.name)
 	}
 	return "earliest"
 }

@@ -75,6 +75,70 @@ func (b *Broker) resetOffsets(groupName, topicName string, to Whence, meant func
 	return nil
 }
 
+// CopyOffsets moves a group to where another one is in a topic (RocketMQ's
+// cloneGroupOffset): what that one has consumed, ranges ahead of its offsets
+// included, this one has consumed, and what not comes to it. Messages of the other
+// group that are under way, or come again to it, are not copied: what it was done
+// with counts. Otherwise it is a ResetOffset: forward or back, with members or
+// without; and it creates the group if there is none of that name. Broadcasting
+// members are all moved.
+//
+// Errors: ErrGroupNotFound if there is no group from, ErrGroupKind if it is
+// broadcasting, ErrNotAssigned if it never subscribed to the topic,
+// ErrInvalidArgument if both are the same, ErrInvalidName, ErrTopicNotFound.
+func (b *Broker) CopyOffsets(from, to, topicName string) error {
+	if err := b.alive(); err != nil {
+		return err
+	}
+	if from == to {
+		return fmt.Errorf("%w: offsets of group %q copied to itself", ErrInvalidArgument, from)
+	}
+	t, err := b.knownTopic(topicName)
+	if err != nil {
+		return err
+	}
+	b.members.Lock()
+	defer b.unlockMembers()
+	if _, err := b.knownGroup(from); err != nil {
+		return err
+	}
+	source := b.names.group(groupKey{name: from})
+	if source == nil {
+		return fmt.Errorf("%w: members of group %q have offsets of their own", ErrGroupKind, from)
+	}
+	known := false
+	b.log.Exclusive(func() { known = source.subs[t.id] != nil })
+	if !known {
+		return fmt.Errorf("%w: group %q never subscribed to topic %q", ErrNotAssigned, from, topicName)
+	}
+	groups, err := b.groupsToMove(to)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := g.reset(t, Whence{kind: whenceGroup, group: source}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groupsToMove returns the groups of a name, which is created if need be.
+// Broker.members is held.
+func (b *Broker) groupsToMove(name string) ([]*group, error) {
+	if err := validateGroup(name); err != nil {
+		return nil, err
+	}
+	if groups := b.names.groupsNamed(name); len(groups) > 0 {
+		return groups, nil
+	}
+	g, err := b.ensureGroup(groupKey{name: name})
+	if err != nil {
+		return nil, err
+	}
+	return []*group{g}, nil
+}
+
 // reset logs the new offsets and puts the cursors there. group.mu is held over
 // both, so that nothing is handed out in between by the old offsets under the
 // new start, or the other way round.
@@ -224,14 +288,26 @@ func (g *group) newStart(t *topic, at Whence, byTime []Offset, reset bool, near 
 			return restart{}, err
 		}
 		r.Offsets = append(r.Offsets, off)
-		if at.kind != whenceOffset && at.kind != whenceEndOf || q.id == at.queue.ID || sub == nil {
-			continue
-		}
-		if ahead := sub.progress(q.id).ahead; len(ahead) > 0 {
+		if ahead := g.keptAhead(q, at); len(ahead) > 0 {
 			r.kept = append(r.kept, record.Ack{Group: g.id, Start: near, Topic: t.id, Queue: q.id, Ranges: slices.Clone(ahead)})
 		}
 	}
 	return r, nil
+}
+
+// keptAhead is what the group shall have consumed ahead of its new offset in q:
+// what it has, where it stays, or what the other group has that it goes to.
+func (g *group) keptAhead(q *queue, at Whence) []span {
+	switch {
+	case at.kind == whenceGroup:
+		g = at.group
+	case at.kind != whenceOffset && at.kind != whenceEndOf || q.id == at.queue.ID:
+		return nil
+	}
+	if sub := g.subs[q.topic.id]; sub != nil {
+		return sub.progress(q.id).ahead
+	}
+	return nil
 }
 
 // placeStarts writes starts and the acks that count from them, and folds them
@@ -302,6 +378,12 @@ func (g *group) resolve(q *queue, at Whence, byTime []Offset) (Offset, error) {
 			return 0, fmt.Errorf("%w: %v offset %d, the queue ends at %d", ErrOffsetOutOfRange, at.queue, at.offset, q.entries.End())
 		}
 		return at.offset, nil
+	case whenceGroup:
+		sub := at.group.subs[q.topic.id]
+		if sub == nil {
+			return 0, fmt.Errorf("%w: group %q does not subscribe to topic %q any more", ErrNotAssigned, at.group.name, q.topic.name)
+		}
+		return sub.progress(q.id).committed, nil
 	}
 	return q.entries.Min(), nil
 }

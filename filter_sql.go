@@ -155,3 +155,16 @@ func (s *sqlScratch) joinKeys(v *record.View) []byte {
 	}
 	return s.keys
 }
+
+// wantsMessage is wants for a message that was read.
+func (f *Filter) wantsMessage(m *Message) bool {
+	head := record.Message{Topic: 64, Tag: m.Tag, ShardingKey: m.ShardingKey, Keys: m.Keys, Properties: m.Properties}
+	size, err := head.HeadSize()
+	if err != nil {
+		return true // not possible: it was stored
+	}
+	payload := make([]byte, size)
+	head.PutHead(payload)
+	var v record.View
+	return record.DecodeMessage(payload, &v) != nil || f.wants(&v, new(sqlScratch))
+}

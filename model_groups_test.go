@@ -72,7 +72,7 @@ func (m *model) join() {
 		filter = sub.filter
 	}
 	offsets := m.resolve(t, from)
-	require.NoError(m, member.Subscribe(t.name, mq.Tags(filter...)))
+	require.NoError(m, member.Subscribe(t.name, filterOf(filter)))
 	if sub == nil {
 		sub = &refSub{topic: t, filter: filter, queues: map[mq.QueueID]*refCursor{}}
 		g.subs[t.name] = sub

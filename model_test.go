@@ -211,7 +211,15 @@ func (s *refSub) wants(m *refMessage) bool {
 	return len(s.filter) == 0 || slices.Contains(s.filter, m.sent.Tag)
 }
 
-func (s *refSub) mqFilter() mq.Filter { return mq.Tags(s.filter...) }
+func (s *refSub) mqFilter() mq.Filter { return filterOf(s.filter) }
+
+// filterOf wants these tags: one by the index, two by a condition.
+func filterOf(tags []string) mq.Filter {
+	if len(tags) < 2 {
+		return mq.Tags(tags...)
+	}
+	return mq.SQL("TAGS IN ('" + strings.Join(tags, "', '") + "')")
+}
 
 var modelTags = []string{"", "a", "b", "c"}
 

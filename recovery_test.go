@@ -89,6 +89,9 @@ func makeStore(t *testing.T, messages int) *handmade {
 		}
 	}
 	require.NoError(t, g.Close())
+	if messages >= 2600 { // segments are sealed: a copy has a checkpoint that is complete
+		mqtest.Eventually(t, func() bool { return h.b.Stats().Checkpoints > 0 }, "a checkpoint is written")
+	}
 	return h
 }
 

@@ -24,6 +24,7 @@ import (
 //	 header: | 0xF0 | store u64 | from u64 | to u64 | epoch u32 | keys from u64 | keys to u64 | times from u64 | times to u64 |
 //	 queue:  | 0xF1 | topic u64 | queue u32 | min u64 | flushed u64 | entries × 20 |
 //	 delay:  | 0xF2 | mark's time u64 | its position u64 | topics × { topic u64, waiting u64 } |
+//	 window: | 0xF3 | topic u64 | sent × { hash of the key u64, position u64, stored at u64 } |
 //
 // It is fuzzy: captured piece by piece while senders go on. from is how far the
 // log was written before the capture began, so everything below it is in; what
@@ -36,6 +37,7 @@ const (
 	itemHeader  = 0xF0
 	itemQueue   = 0xF1
 	itemWaiting = 0xF2
+	itemWindow  = 0xF3
 	itemPrefix  = 4 + 8
 	headerBytes = 1 + 3*8 + 4 + 4*8
 	countBytes  = 8 + 8
@@ -180,12 +182,16 @@ func (b *Broker) capture() []byte {
 
 func (b *Broker) captureTopic(items []byte, t *topic) []byte {
 	gone := false
+	var w *window
 	b.log.Exclusive(func() {
-		gone = t.deleted.Load()
+		gone, w = t.deleted.Load(), t.window.Load()
 		items = appendRecord(items, t.at, t.config())
 	})
 	if gone {
 		return items // its deletion lies above from: the replay repeats it
+	}
+	if w != nil {
+		items = b.captureWindow(items, t, w)
 	}
 	for _, q := range *t.queues.Load() {
 		st := q.entries.Capture()
@@ -324,6 +330,8 @@ func (b *Broker) restoreItem(payload []byte, at coord.Position, start *commitlog
 		return b.restoreQueue(payload, start.Synced)
 	case itemWaiting:
 		return b.timer.restored.decode(payload)
+	case itemWindow:
+		return b.restoreWindow(payload)
 	}
 	return b.restoreRecord(payload, at)
 }

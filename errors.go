@@ -35,7 +35,7 @@ var (
 	ErrInvalidName = errors.New("mq: invalid name")
 
 	// ErrInvalidMessage says that a message is nil or that its tag, keys,
-	// properties or sharding key are over their limits.
+	// properties, sharding key or deduplication key are over their limits.
 	ErrInvalidMessage = errors.New("mq: invalid message")
 
 	// ErrTooLarge says that a body, or a batch as a whole, is over its limit.
@@ -48,6 +48,10 @@ var (
 	// ErrInvalidFilter says that the expression of a filter cannot be read. In
 	// one of SQL an *ExpressionError says where.
 	ErrInvalidFilter = errors.New("mq: invalid filter")
+
+	// ErrNoDedupWindow says that a message has a DedupKey and its topic no window
+	// (TopicConfig.Dedup), or is not there yet: it could not be told from a repeat.
+	ErrNoDedupWindow = errors.New("mq: topic has no deduplication window")
 
 	// ErrOffsetOutOfRange says that an offset is negative or beyond the end of
 	// its message queue.

@@ -163,6 +163,7 @@ func (f *fetcher) fill(m *Message, q *queue, v *record.View, r commitlog.Record)
 	var names record.Message
 	v.Unpack(text, &names)
 	m.Tag, m.Keys, m.Properties, m.ShardingKey = names.Tag, names.Keys, names.Properties, names.ShardingKey
+	m.DedupKey = names.DedupKey
 	m.BornAt = time.UnixMilli(v.BornAt())
 	if names.Again != nil {
 		m.again(names.Again)

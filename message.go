@@ -40,6 +40,12 @@ type Message struct {
 	// order. At most 1,024 bytes; empty for none.
 	ShardingKey string
 
+	// DedupKey names what is sent: in a topic with a window (TopicConfig.Dedup) a
+	// message with a key that was sent within it is a repeat, which stores nothing.
+	// At most 1,024 bytes, any; empty for none. Whoever sends a message on that it
+	// received sends its key too. Elsewhere a key is an ErrNoDedupWindow.
+	DedupKey string
+
 	// Body is the payload. Empty is legal.
 	Body []byte
 
@@ -101,6 +107,11 @@ type SendResult struct {
 	Topic  string
 	Queue  QueueID
 	Offset Offset // -1 if the message waits: it gets one when it is delivered
+
+	// Duplicate says that the message was a repeat and nothing was stored. All
+	// else is what the first send returned, whatever has become of that message
+	// since: it may have been delivered, consumed or recalled.
+	Duplicate bool
 
 	deliverAt int64 // Unix ms; 0: it does not wait
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -34,7 +35,9 @@ type Broker struct {
 	recovery Recovery
 
 	storeID uint64 // that the checkpoint was of
-	names   names
+
+	dedupBits uint64 // of the hashes of DedupKeys: all, but in tests of those that meet
+	names     names
 
 	// Guarded by the append lock (commitlog: Append and Exclusive).
 	state  state
@@ -138,6 +141,7 @@ func memoryDisk(opts Options) int64 {
 
 func newBroker(opts Options, fs vfs.FS, dir string) *Broker {
 	b := &Broker{opts: opts, dir: dir, fs: fs, closing: make(chan struct{}), consumers: map[*member]struct{}{}}
+	b.dedupBits = math.MaxUint64
 	b.names = newNames()
 	b.state.b = b
 	b.timer.init(b)

@@ -25,13 +25,32 @@ type powerMessage struct {
 	topic       *powerTopic
 	known       bool // its place is
 	SendResult
-	refused bool // it must not be stored
-	durable bool // it must survive a power cut
-	sent    bool // it must survive anything else
-	gone    bool // it was not there when the store was opened
+	keyed   bool          // it has a DedupKey
+	as      string        // which it repeats; empty: its own
+	instead *powerMessage // of which it is that, in whose place it may be stored
+	refused bool          // it must not be stored
+	durable bool          // it must survive a power cut
+	sent    bool          // it must survive anything else
+	gone    bool          // it was not there when the store was opened
 }
 
 func (m *powerMessage) body() string { return fmt.Sprintf("%d %*d", m.number, m.pad, 0) }
+
+// dedupKey is the message's DedupKey.
+func (m *powerMessage) dedupKey() string {
+	if m.as != "" {
+		return m.as
+	}
+	return fmt.Sprint("key ", m.number)
+}
+
+// holder is the message that a repeat of m is a repeat of.
+func (l *powerRun) holder(m *powerMessage) *powerMessage {
+	if h := l.holders[m.dedupKey()]; h != nil {
+		return h
+	}
+	return m
+}
 
 func numberOf(body []byte) int {
 	head, _, _ := strings.Cut(string(body[:min(len(body), 20)]), " ")
@@ -296,6 +315,15 @@ func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 			l.flawLocked("message %d at %+v is not there, and later ones are", m.number, m.SendResult)
 		default:
 			l.stats.lost++
+		}
+	}
+	for _, m := range l.numbers {
+		switch {
+		case m.instead == nil:
+		case found[m] && found[m.instead] && l.opts.Retention.MaxBytes == 0: // else that may have been condemned
+			l.flawLocked("message %d at %+v is there again, as %d at %+v", m.instead.number, m.instead.SendResult, m.number, m.SendResult)
+		case found[m.instead]:
+			l.holders[m.as] = m.instead
 		}
 	}
 	l.messages, l.lossy = kept, false

@@ -124,6 +124,7 @@ type powerRun struct {
 	numbers  map[int]*powerMessage // all ever
 	messages []*powerMessage       // that may be in the log, in its order
 	ids      map[MessageID]bool
+	holders  map[string]*powerMessage // of a DedupKey, if it is not the first that was sent
 	topics   map[string]*powerTopic
 	groups   map[string]*powerGroup
 	calls    int
@@ -132,7 +133,7 @@ type powerRun struct {
 
 func newPowerRun(seed uint64, portable bool, dir string) *powerRun {
 	l := &powerRun{
-		rnd: rand.New(rand.NewPCG(seed, 0)), dir: dir, numbers: map[int]*powerMessage{}, ids: map[MessageID]bool{},
+		rnd: rand.New(rand.NewPCG(seed, 0)), dir: dir, numbers: map[int]*powerMessage{}, ids: map[MessageID]bool{}, holders: map[string]*powerMessage{},
 		topics: map[string]*powerTopic{}, groups: map[string]*powerGroup{},
 	}
 	for name, acks := range map[string]Durability{"G": Synced, "H": Written, "P": Written} {
@@ -384,13 +385,13 @@ func (l *powerRun) close() {
 
 // powerStats is what a number of histories did.
 type powerStats struct {
-	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, parked, steps int64
+	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, parked, repeats, steps int64
 }
 
 func (s *powerStats) all() []*int64 {
 	return []*int64{
 		&s.histories, &s.opened, &s.cuts, &s.inRecovery, &s.kills, &s.closes, &s.poisoned, &s.sent, &s.lost, &s.delivered,
-		&s.acked, &s.dropped, &s.parked, &s.steps,
+		&s.acked, &s.dropped, &s.parked, &s.repeats, &s.steps,
 	}
 }
 
@@ -402,8 +403,8 @@ func (s *powerStats) add(o *powerStats) {
 
 func (s *powerStats) String() string {
 	return fmt.Sprintf("%d histories: %d openings, %d power cuts (%d of them while opening), %d kills, %d closes, %d poisoned logs; "+
-		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups, %d copies of parked ones seen; %d steps of the file system",
-		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.parked, s.steps)
+		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups, %d copies of parked ones seen, %d repeats told; %d steps of the file system",
+		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.parked, s.repeats, s.steps)
 }
 
 // powerTrace keeps lines for who looks at a failure: the test's and the broker's.

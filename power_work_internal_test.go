@@ -151,7 +151,7 @@ func (l *powerRun) work() {
 		name   string
 		do     func() bool
 	}{
-		{10, "send", l.send}, {2, "send async", l.sendAsync}, {1, "send one-way", l.sendOneWay},
+		{10, "send", l.send}, {2, "send async", l.sendAsync}, {1, "send one-way", l.sendOneWay}, {4, "send again", l.sendAgain},
 		{10, "consume", l.consume}, {3, "commit later", l.commitLater}, {3, "rest", l.rest}, {2, "sync", l.syncAll},
 		{2, "checkpoint", l.checkpoint}, {1, "reset", l.reset}, {1, "join", l.another}, {1, "leave", l.leave},
 		{1, "create topic", l.newTopic}, {1, "delete topic", l.deleteTopic},
@@ -203,6 +203,9 @@ func (l *powerRun) messagesOf(n int) (ms []*Message, all []*powerMessage) {
 		l.numbers[pm.number] = pm
 		l.messages = append(l.messages, pm)
 		m := &Message{Topic: pm.topic.name, Keys: []string{"k"}, Body: []byte(pm.body())}
+		if pm.keyed = l.rnd.IntN(2) == 0; pm.keyed {
+			m.DedupKey = pm.dedupKey()
+		}
 		if l.rnd.IntN(3) == 0 {
 			pm.key = fmt.Sprint(l.rnd.IntN(4))
 			m.ShardingKey = pm.key
@@ -298,6 +301,81 @@ func (l *powerRun) sent(all []*powerMessage, rs []SendResult, err error) bool {
 		l.synced()
 	}
 	return true
+}
+
+// sendAgain repeats messages that were tried to be sent in some life. What is
+// there is not stored again and keeps its place; what is not is stored once, as
+// if it was new.
+func (l *powerRun) sendAgain() bool {
+	l.mu.Lock()
+	var ms []*Message
+	var old []*powerMessage
+	for range 1 + l.rnd.IntN(3) {
+		m := l.numbers[1+l.rnd.IntN(max(1, len(l.numbers)))]
+		if m == nil || !m.keyed || m.refused || !l.alive(m.topic) || slices.Contains(old, m) || l.holder(m) != m {
+			continue
+		}
+		old = append(old, m)
+		ms = append(ms, &Message{Topic: m.topic.name, DedupKey: m.dedupKey(), Keys: []string{"k"}})
+	}
+	// Each gets a number, in case it is stored, and is a call of its own: some of
+	// them may be.
+	all := make([]*powerMessage, 0, len(ms))
+	for i, m := range old {
+		l.calls++
+		pm := &powerMessage{number: len(l.numbers) + 1, pad: 1, call: l.calls, topic: m.topic, keyed: true, as: m.dedupKey(), instead: m}
+		l.numbers[pm.number] = pm
+		l.messages = append(l.messages, pm)
+		ms[i].Body = []byte(pm.body())
+		all = append(all, pm)
+	}
+	l.mu.Unlock()
+	if len(ms) == 0 {
+		return true
+	}
+	ctx, cancel := patience()
+	defer cancel()
+	rs, err := l.p.SendBatch(ctx, ms)
+	if err != nil {
+		ok := l.sent(all, nil, err)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, pm := range all {
+			if !pm.refused { // it may be there
+				l.holders[pm.as] = pm
+			}
+		}
+		return ok
+	}
+	l.mu.Lock()
+	var stored []*powerMessage
+	var results []SendResult
+	for i, m := range old {
+		if rs[i].Duplicate {
+			l.repeated(m, all[i], rs[i])
+			continue
+		}
+		if !m.gone && m.sent && m.known && m.ID.position >= l.b.log.Start() {
+			l.flawLocked("message %d at %+v was sent again and stored again at %+v", m.number, m.SendResult, rs[i])
+		}
+		l.holders[m.dedupKey()] = all[i]
+		stored, results = append(stored, all[i]), append(results, rs[i])
+	}
+	l.mu.Unlock()
+	return l.sent(stored, results, nil)
+}
+
+// repeated notes that a message was a repeat of m, and so of no other.
+func (l *powerRun) repeated(m, repeat *powerMessage, r SendResult) {
+	l.stats.repeats++
+	repeat.refused = true
+	if m.gone {
+		l.flawLocked("message %d is gone, and a repeat of it is one of %+v", m.number, r)
+	}
+	r.Duplicate = false
+	l.placed(m, r)
+	m.sent = true
+	m.durable = m.durable || m.topic.durability == Synced
 }
 
 // ---- consuming
@@ -541,7 +619,7 @@ func (l *powerRun) createTopic(name string) bool {
 	l.mu.Lock()
 	l.topics[name] = t
 	l.mu.Unlock()
-	if err := l.b.CreateTopic(name, &TopicConfig{Queues: 1 + l.rnd.IntN(3), Durability: d}); err != nil {
+	if err := l.b.CreateTopic(name, &TopicConfig{Queues: 1 + l.rnd.IntN(3), Durability: d, Dedup: DedupWindow{For: time.Hour}}); err != nil {
 		if errors.Is(err, ErrDiskFull) || errors.Is(err, ErrFull) {
 			l.mu.Lock()
 			delete(l.topics, name)

@@ -89,8 +89,11 @@ func (p *Producer) Close() error {
 // Where the log has no room yet it waits for it, until ctx ends. A Send that
 // returns the error of ctx may still have stored its message.
 //
+// A repeat (Message.DedupKey) stores nothing: the result is that of the first
+// message, as durable as its topic asks for, with Duplicate set.
+//
 // Errors: ErrInvalidName, ErrInvalidMessage, ErrTooLarge, ErrTopicNotFound,
-// ErrFull, ErrDiskFull, ErrPoisoned, ErrClosed.
+// ErrNoDedupWindow, ErrFull, ErrDiskFull, ErrPoisoned, ErrClosed.
 func (p *Producer) Send(ctx context.Context, m *Message) (SendResult, error) {
 	var one [1]outgoing
 	if err := p.prepare(ctx, m, &one[0]); err != nil {
@@ -111,8 +114,8 @@ func (p *Producer) Send(ctx context.Context, m *Message) (SendResult, error) {
 
 // SendBatch stores ms, of any mix of topics, all or nothing: in one frame of
 // the log. It waits for the strongest durability among their topics; each
-// message becomes visible by that of its own. The results are in the order of
-// ms. The frame is at most 16 MiB (ErrTooLarge). See Send for errors.
+// message becomes visible by that of its own. Of messages with the same DedupKey
+// the first is stored, if it is no repeat. The results are in the order of ms. The frame is at most 16 MiB (ErrTooLarge). See Send for errors.
 func (p *Producer) SendBatch(ctx context.Context, ms []*Message) ([]SendResult, error) {
 	if len(ms) == 0 {
 		return nil, nil
@@ -134,7 +137,10 @@ func (p *Producer) SendBatch(ctx context.Context, ms []*Message) ([]SendResult, 
 	results := make([]SendResult, len(batch))
 	for i := range batch {
 		batch[i].queue.arrived()
-		results[i] = batch[i].result
+		if results[i] = batch[i].result; batch[i].repeat.twin > 0 {
+			results[i] = results[batch[i].repeat.twin-1]
+			results[i].Duplicate = true
+		}
 	}
 	return results, nil
 }
@@ -222,6 +228,7 @@ type outgoing struct {
 	headSize int
 	bodyHash uint64
 	tagHash  uint64
+	repeat   repeat // of a message with a DedupKey
 
 	// Filled under the append lock.
 	result     SendResult
@@ -250,6 +257,7 @@ func (p *Producer) prepareBatch(ctx context.Context, ms []*Message) ([]outgoing,
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
 	}
+	markTwins(batch)
 	layout := layoutOf(batch)
 	if size := layout.Size(); size > commitlog.MaxFrameBytes {
 		return nil, fmt.Errorf("%w: batch of %d bytes, at most %d", ErrTooLarge, size, commitlog.MaxFrameBytes)
@@ -290,11 +298,15 @@ func (p *Producer) check(m *Message, o *outgoing) error {
 			o.head.Again = &record.Again{DeliverAt: at}
 		}
 	}
+	o.head.DedupKey = m.DedupKey
 	size, err := o.head.HeadSize()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidMessage, err)
 	}
 	o.headSize = size
+	if m.DedupKey != "" {
+		return p.b.checkDedup(m, &o.repeat)
+	}
 	return nil
 }
 
@@ -345,22 +357,10 @@ func (p *Producer) queueFor(m *Message, queues int) QueueID {
 
 // appendMessages puts the messages into one frame and returns where it ends.
 func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []outgoing) (coord.Position, error) {
-	end, err := b.log.Append(ctx, room, layoutOf(out), func(f *commitlog.Frame) error {
-		if b.sealed {
-			return ErrClosed
-		}
-		for i := range out {
-			if out[i].topic.deleted.Load() {
-				return fmt.Errorf("%w: %q", ErrTopicNotFound, out[i].topic.name)
-			}
-		}
-		for i := range out {
-			b.place(f, &out[i])
-			b.state.messages++
-			b.state.bodyBytes += int64(len(out[i].message.Body))
-		}
-		return nil
-	})
+	end, err := b.log.Append(ctx, room, layoutOf(out), func(f *commitlog.Frame) error { return b.placeAll(f, out) })
+	if err == errSuspect {
+		return b.appendNew(ctx, room, out)
+	}
 	if err != nil {
 		return 0, b.noted(err)
 	}
@@ -368,6 +368,40 @@ func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []
 		out[i].end = end
 	}
 	return end, nil
+}
+
+// placeAll fills a frame with those messages that are no repeats: all or none.
+func (b *Broker) placeAll(f *commitlog.Frame, out []outgoing) error {
+	if b.sealed {
+		return ErrClosed
+	}
+	suspects := false
+	for i := range out {
+		o := &out[i]
+		if o.topic.deleted.Load() {
+			return fmt.Errorf("%w: %q", ErrTopicNotFound, o.topic.name)
+		}
+		if o.message.DedupKey != "" {
+			is, err := o.suspected(f.Now())
+			if err != nil {
+				return err
+			}
+			suspects = suspects || is
+		}
+	}
+	if suspects {
+		return errSuspect
+	}
+	for i := range out {
+		o := &out[i]
+		if o.message.DedupKey != "" && !o.once(f) {
+			continue
+		}
+		b.place(f, o)
+		b.state.messages++
+		b.state.bodyBytes += int64(len(o.message.Body))
+	}
+	return nil
 }
 
 func layoutOf(out []outgoing) (layout commitlog.Layout) {

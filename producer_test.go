@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -316,7 +317,11 @@ func TestSendAllocatesNothing(t *testing.T) { //nolint:paralleltest // counts wh
 	b := mqtest.Open(t, written())
 	createTopic(t, b, "T", 4)
 	p := newProducer(t, b, nil)
+	createDedup(t, b, "D", mq.DedupWindow{For: time.Hour})
+	repeated := &mq.Message{Topic: "D", DedupKey: "payment 7", Body: make([]byte, 128)}
+	send(t, b, repeated)
 	rows := map[string]*mq.Message{
+		"repeat":      repeated,
 		"body":        {Topic: "T", Body: make([]byte, 128)},
 		"tag and key": {Topic: "T", Tag: "tag", ShardingKey: "user-7", Body: make([]byte, 128)},
 		"property":    {Topic: "T", Properties: map[string]string{"region": "eu"}, Body: make([]byte, 128)},

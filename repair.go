@@ -352,7 +352,7 @@ func (r *repairer) foldNames() error {
 		return fmt.Errorf("%w: the journal changed meanwhile", ErrDirectory)
 	}
 	return eachItem(found.Last.Body, func(payload []byte, at coord.Position) error {
-		if payload[0] == itemHeader || payload[0] == itemQueue || payload[0] == itemWaiting {
+		if payload[0] == itemHeader || payload[0] == itemQueue || payload[0] == itemWaiting || payload[0] == itemWindow {
 			return nil
 		}
 		return r.to.restoreRecord(payload, at)

@@ -235,6 +235,7 @@ func (s *state) topic(r *record.Topic, at coord.Position) {
 		d = Synced
 	}
 	t.durability.Store(uint32(d))
+	t.configure(r.Window)
 	s.grow(t, r.Queues)
 }
 
@@ -290,6 +291,9 @@ func (s *state) message(v *record.View, r commitlog.Record) {
 	s.grow(t, int(v.Queue)+1)
 	q := (*t.queues.Load())[v.Queue]
 	q.entries.AppendAt(v.Offset, consumequeue.Entry{Position: r.Position, Size: r.Size, Tag: t.entryTag(v)})
+	if v.DedupKey != nil {
+		s.keyed(t, v, r.Position)
+	}
 	if v.Keys() == 0 {
 		return
 	}
@@ -316,6 +320,9 @@ func (s *state) delayed(v *record.View, r commitlog.Record) {
 	t := s.topics[v.Topic]
 	if t == nil {
 		return // deleted later in the log
+	}
+	if v.DedupKey != nil {
+		s.keyed(t, v, r.Position)
 	}
 	due := record.Due{At: v.DeliverAt(), Position: r.Position}
 	if s.second && due.Compare(s.b.timer.mark) <= 0 {

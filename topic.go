@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/internal/coord"
@@ -24,6 +25,10 @@ type TopicConfig struct {
 	// have happened before a consumer sees them. Zero is Options.Durability,
 	// and in UpdateTopic what it is.
 	Durability Durability
+
+	// Dedup is within what a message with the DedupKey of another is a repeat of
+	// it. The zero value is no window, and in UpdateTopic the one there is.
+	Dedup DedupWindow
 }
 
 func (c *TopicConfig) validate() error {
@@ -33,7 +38,7 @@ func (c *TopicConfig) validate() error {
 	case c.Durability > Written:
 		return fmt.Errorf("%w: %v", ErrInvalidArgument, c.Durability)
 	}
-	return nil
+	return c.Dedup.validate()
 }
 
 // TopicInfo describes a topic.
@@ -41,9 +46,10 @@ type TopicInfo struct {
 	Name       string
 	Queues     int
 	Durability Durability
-	Messages   int64    // stored: of all queues, end less start
-	Waiting    int64    // that wait for their time, and are not among those
-	Groups     []string // that have subscribed to it, sorted
+	Dedup      DedupWindow // zero: none
+	Messages   int64       // stored: of all queues, end less start
+	Waiting    int64       // that wait for their time, and are not among those
+	Groups     []string    // that have subscribed to it, sorted
 }
 
 // topic is the living form of a record.Topic.
@@ -57,6 +63,7 @@ type topic struct {
 	queues     atomic.Pointer[[]*queue]
 	durability atomic.Uint32
 	deleted    atomic.Bool
+	window     atomic.Pointer[window] // nil: none; what is in it is the append lock's
 
 	// Append lock.
 	at      coord.Position // newest record that describes it
@@ -68,7 +75,11 @@ func (t *topic) durable() Durability { return Durability(t.durability.Load()) }
 // config returns the record that describes the topic as it is. The caller holds
 // the append lock.
 func (t *topic) config() *record.Topic {
-	return &record.Topic{ID: t.id, Name: t.name, Queues: len(*t.queues.Load()), Synced: t.durable() == Synced}
+	r := &record.Topic{ID: t.id, Name: t.name, Queues: len(*t.queues.Load()), Synced: t.durable() == Synced}
+	if w := t.window.Load(); w != nil {
+		r.Window = w.Window
+	}
+	return r
 }
 
 // CreateTopic makes a topic. It is stored before the call returns: as durable
@@ -92,11 +103,15 @@ func (b *Broker) CreateTopic(name string, config *TopicConfig) error {
 }
 
 func (b *Broker) createTopic(ctx context.Context, name string, c TopicConfig) error {
+	window, err := c.Dedup.changed(record.Window{})
+	if err != nil {
+		return err
+	}
 	end, err := b.appendState(ctx, commitlog.Wait, func() (stateRecord, error) {
 		if b.names.topic(name) != nil {
 			return nil, fmt.Errorf("%w: %q", ErrTopicExists, name)
 		}
-		return &record.Topic{Name: name, Queues: c.Queues, Synced: c.Durability == Synced}, nil
+		return &record.Topic{Name: name, Queues: c.Queues, Synced: c.Durability == Synced, Window: window}, nil
 	})
 	if err != nil {
 		return err
@@ -198,7 +213,9 @@ func (t *topic) changed(config TopicConfig) (*record.Topic, error) {
 	if config.Durability != DefaultDurability {
 		r.Synced = config.Durability == Synced
 	}
-	return r, nil
+	var err error
+	r.Window, err = config.Dedup.changed(r.Window)
+	return r, err
 }
 
 // DeleteTopic removes a topic with its messages, those that are parked too, and
@@ -270,6 +287,9 @@ func (b *Broker) Topic(name string) (TopicInfo, error) {
 	}
 	b.log.Exclusive(func() {
 		info.Waiting = t.waiting
+		if w := t.window.Load(); w != nil {
+			info.Dedup = DedupWindow{For: time.Duration(w.For) * time.Millisecond, Count: w.Count}
+		}
 		for _, g := range b.state.groups {
 			if g.subs[t.id] != nil {
 				info.Groups = append(info.Groups, g.name)

@@ -434,6 +434,8 @@ func (v *verifier) foldCheckpoint(body []byte) error {
 		case itemWaiting:
 			var w waitingState
 			return w.decode(payload)
+		case itemWindow:
+			return v.b.restoreWindow(payload)
 		}
 		return v.b.restoreRecord(payload, at)
 	})

@@ -12,7 +12,7 @@ import (
 
 func FuzzDecodeMessage(f *testing.F) {
 	for _, m := range []record.Message{{Topic: 8}, {Topic: 64, Queue: 1, Offset: 2, StoredAt: 3, Tag: "t"}, {
-		Topic: 64, BornAt: 1, ShardingKey: "s", Keys: []string{"k", "k"}, Properties: map[string]string{"a": "1", "b": ""},
+		Topic: 64, BornAt: 1, ShardingKey: "s", DedupKey: "d", Keys: []string{"k", "k"}, Properties: map[string]string{"a": "1", "b": ""},
 	}} {
 		f.Add(encode(f, m, "body"))
 	}

@@ -101,6 +101,14 @@ var smallRows = map[string]struct {
 		&record.Topic{Name: "t", Queues: record.MaxQueues, Ends: make([]record.Offset, record.MaxQueues)},
 		"03 00 02 8008 01 74 " + strings.Repeat("00", record.MaxQueues),
 	},
+	"topic with a window": {
+		&record.Topic{ID: 64, Name: "t", Queues: 1, Ends: []record.Offset{5}, Window: record.Window{For: 60_000, Count: 300}},
+		"03 08 06 01 01 74 05 e0d403 ac02",
+	},
+	"topic with the largest window": {
+		&record.Topic{Name: "t", Queues: 1, Window: record.Window{For: record.MaxWindowFor - 1, Count: record.MaxWindowCount}},
+		"03 00 04 01 01 74 ffffffffffff3f 808040",
+	},
 	"topic deletion": {&record.TopicDelete{ID: 1 << 20}, "04 808008"},
 	"group":          {&record.Group{Name: "g"}, "05 00 00 01 67 00"},
 	"group without limit": {
@@ -194,7 +202,12 @@ func TestKindsDecodeErrors(t *testing.T) {
 		"ack empty range":          {"02 08 08 08 00 01 05 00", record.ErrMalformed},
 		"ack beyond the last":      {"02 08 08 08 00 01 01 80808080808040", record.ErrMalformed},
 		"ack sum beyond the last":  {"02 08 08 08 00 02 00 80808080808040 00 01", record.ErrMalformed},
-		"topic unknown flag":       {"03 00 04 01 00", record.ErrUnknown},
+		"topic unknown flag":       {"03 00 08 01 00", record.ErrUnknown},
+		"topic window missing":     {"03 00 04 01 00", record.ErrMalformed},
+		"topic window for nothing": {"03 00 04 01 00 00 01", record.ErrMalformed},
+		"topic window of nothing":  {"03 00 04 01 00 01 00", record.ErrMalformed},
+		"topic window too long":    {"03 00 04 01 00 80808080808040 01", record.ErrMalformed},
+		"topic window too large":   {"03 00 04 01 00 01 818040", record.ErrMalformed},
 		"topic no queues":          {"03 00 00 00 00", record.ErrMalformed},
 		"topic too many queues":    {"03 00 00 8108 00", record.ErrMalformed},
 		"topic name beyond":        {"03 00 00 01 05 61", record.ErrMalformed},

@@ -34,6 +34,7 @@ import (
 //	'W' | at i64 | position i64                 the delayed message that this delivers
 //	'O' | len | origin                          of a retry or a dead letter
 //	'S' | len | sharding key                    never empty
+//	'U' | len | deduplication key               never empty
 //	'K' | len | key                             in the sender's order
 //	'P' | name len | value len | name | value   names ascend and differ
 //
@@ -42,11 +43,12 @@ import (
 const (
 	fixedHead     = 24
 	bornAtField   = 1 + 8
-	keyField      = 1 + 2 // besides the key; the sharding key's too
+	keyField      = 1 + 2 // besides the key; the other two keys' too
 	propertyField = 1 + 2 + 2
 
 	fieldBornAt      = 'B'
 	fieldShardingKey = 'S'
+	fieldDedupKey    = 'U'
 	fieldKey         = 'K'
 	fieldProperty    = 'P'
 
@@ -67,6 +69,7 @@ type Message struct {
 
 	Tag         string
 	ShardingKey string
+	DedupKey    string
 	Keys        []string
 	Properties  map[string]string
 
@@ -98,6 +101,12 @@ func (m *Message) HeadSize() (int, error) {
 			return 0, tooLong("sharding key", len(m.ShardingKey), MaxShardingKey)
 		}
 		size += keyField + len(m.ShardingKey)
+	}
+	if m.DedupKey != "" {
+		if len(m.DedupKey) > MaxDedupKey {
+			return 0, tooLong("deduplication key", len(m.DedupKey), MaxDedupKey)
+		}
+		size += keyField + len(m.DedupKey)
 	}
 	names := 0
 	for _, k := range m.Keys {
@@ -150,7 +159,7 @@ func (m *Message) PutHead(dst []byte) {
 }
 
 func (m *Message) hasMeta() bool {
-	return m.BornAt != 0 || m.Again != nil || m.ShardingKey != "" || len(m.Keys) != 0 || len(m.Properties) != 0
+	return m.BornAt != 0 || m.Again != nil || m.ShardingKey != "" || m.DedupKey != "" || len(m.Keys) != 0 || len(m.Properties) != 0
 }
 
 // putMeta fills dst with the fields. It appends within dst's length, so what
@@ -166,6 +175,9 @@ func (m *Message) putMeta(dst []byte) {
 	}
 	if m.ShardingKey != "" {
 		out = appendKey(out, fieldShardingKey, m.ShardingKey)
+	}
+	if m.DedupKey != "" {
+		out = appendKey(out, fieldDedupKey, m.DedupKey)
 	}
 	for _, k := range m.Keys {
 		out = appendKey(out, fieldKey, k)

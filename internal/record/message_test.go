@@ -19,6 +19,7 @@ func full() record.Message {
 		Offset: record.MaxOffset - 1, StoredAt: 1<<48 - 1, BornAt: -1,
 		Tag:         strings.Repeat("t", record.MaxTag),
 		ShardingKey: "user-\x00\xff",
+		DedupKey:    "payment \x00\xff",
 		Keys:        []string{"order-42", "", "a b\x01c"},
 		Properties:  map[string]string{"": "", "empty": "", "\x01": "\x02"},
 	}
@@ -54,6 +55,7 @@ func TestMessageRoundTrip(t *testing.T) {
 		"tag":          {Topic: 64, Queue: 3, Offset: 7, StoredAt: 1_700_000_000_000, Tag: "Pay"},
 		"born":         {Topic: 64, BornAt: 1},
 		"sharding key": {Topic: 64, ShardingKey: strings.Repeat("s", record.MaxShardingKey)},
+		"dedup key":    {Topic: 64, DedupKey: strings.Repeat("d", record.MaxDedupKey)},
 		"empty key":    {Topic: 64, Keys: []string{""}},
 		"one property": {Topic: 64, Properties: map[string]string{"region": "eu"}},
 		"empty names":  {Topic: 64, Properties: map[string]string{"": ""}},
@@ -68,6 +70,7 @@ func TestMessageRoundTrip(t *testing.T) {
 				require.Equal(t, len(m.Keys), v.Keys())
 				require.Equal(t, len(m.Properties), v.Properties())
 				require.Equal(t, m.ShardingKey, string(v.ShardingKey))
+				require.Equal(t, m.DedupKey, string(v.DedupKey))
 				n, ok := record.HeadLen(payload)
 				require.True(t, ok)
 				require.Equal(t, len(payload)-len(body), n)
@@ -88,15 +91,16 @@ func TestMessageBytes(t *testing.T) {
 	t.Parallel()
 	m := record.Message{
 		Topic: 0x08, Queue: 0x0102, Offset: 0x030405060708, StoredAt: 0x11, BornAt: 0x12,
-		Tag: "T", ShardingKey: "s", Keys: []string{"k"}, Properties: map[string]string{"n": "vv", "a": ""},
+		Tag: "T", ShardingKey: "s", DedupKey: "d", Keys: []string{"k"}, Properties: map[string]string{"n": "vv", "a": ""},
 	}
 	require.Equal(t, strings.Join([]string{
 		"01", "01", "010000000000", // kind, tag length, topic/8
 		"0201", "080706050403", // queue, offset
-		"1f00", "110000000000", // meta length, stored at
+		"2300", "110000000000", // meta length, stored at
 		"54",                     // T
 		"42", "1200000000000000", // born at
 		"53", "0100", "73", // sharding key
+		"55", "0100", "64", // deduplication key
 		"4b", "0100", "6b", // key
 		"50", "0100", "0000", "61", // a=
 		"50", "0100", "0200", "6e", "7676", // n=vv
@@ -150,6 +154,8 @@ func TestMessageLimits(t *testing.T) {
 		"tag":               {record.Message{Tag: long(record.MaxTag + 1)}, "tag of 128 bytes"},
 		"sharding key fits": {record.Message{ShardingKey: long(record.MaxShardingKey)}, ""},
 		"sharding key":      {record.Message{ShardingKey: long(record.MaxShardingKey + 1)}, "sharding key of 1025 bytes"},
+		"dedup key fits":    {record.Message{DedupKey: long(record.MaxDedupKey)}, ""},
+		"dedup key":         {record.Message{DedupKey: long(record.MaxDedupKey + 1)}, "deduplication key of 1025 bytes"},
 		"key fits":          {record.Message{Keys: []string{long(record.MaxNames - 3)}}, ""},
 		"key":               {record.Message{Keys: []string{long(record.MaxNames - 2)}}, "keys and properties of 32768 bytes"},
 		"property fits":     {record.Message{Properties: map[string]string{"n": long(record.MaxNames - 6)}}, ""},
@@ -175,6 +181,7 @@ func TestMessageLongestHead(t *testing.T) {
 	m := record.Message{
 		Topic: 8, BornAt: 1, Tag: strings.Repeat("t", record.MaxTag), Again: longestAgain(),
 		ShardingKey: strings.Repeat("s", record.MaxShardingKey),
+		DedupKey:    strings.Repeat("d", record.MaxDedupKey),
 		Keys:        []string{strings.Repeat("k", record.MaxNames-3)},
 	}
 	n, err := m.HeadSize()
@@ -256,6 +263,10 @@ func TestDecodeMessageErrors(t *testing.T) {
 		"born at zero":            {set(born+1, 0), record.ErrMalformed},
 		"empty sharding key":      {func(p []byte) []byte { p[sharding+1] = 0; return cut(sharding+3, key)(p) }, record.ErrMalformed},
 		"sharding key behind key": {set(sharding, 'K', 1, 0, 'k', 'S', 1, 0, 's'), record.ErrMalformed},
+		"empty dedup key":         {func(p []byte) []byte { p[key] = 'U'; p[key+1] = 0; return cut(key+3, propA)(p) }, record.ErrMalformed},
+		"dedup key first":         {set(sharding, 'U', 1, 0, 'd', 'S', 1, 0, 's'), record.ErrMalformed},
+		"dedup key twice":         {set(sharding, 'U', 1, 0, 'd', 'U', 1, 0, 'd'), record.ErrMalformed},
+		"dedup key behind key":    {set(sharding, 'K', 1, 0, 'k', 'U', 1, 0, 'd'), record.ErrMalformed},
 		"sharding key twice":      {set(key, 'S'), record.ErrMalformed},
 		"key behind property":     {func(p []byte) []byte { return append(p[:propA:propA], 'P', 0, 0, 0, 0, 'K', 6, 0, 0, 0, 0, 0, 0, 0) }, record.ErrMalformed},
 		"properties swapped":      {func(p []byte) []byte { p[propA+5], p[propB+5] = 'b', 'a'; return p }, record.ErrMalformed},
@@ -278,6 +289,12 @@ func TestDecodeMessageErrors(t *testing.T) {
 		binary.LittleEndian.PutUint16(payload[25:], record.MaxNames+1-3)
 		require.ErrorIs(t, record.DecodeMessage(payload, new(record.View)), record.ErrMalformed)
 	})
+	t.Run("dedup key too long", func(t *testing.T) {
+		payload := encode(t, record.Message{Topic: 8, DedupKey: strings.Repeat("d", record.MaxDedupKey)}, "d")
+		payload[16]++
+		payload[25]++
+		require.ErrorIs(t, record.DecodeMessage(payload, new(record.View)), record.ErrMalformed)
+	})
 	t.Run("sharding key too long", func(t *testing.T) {
 		payload := encode(t, record.Message{Topic: 8, ShardingKey: strings.Repeat("s", record.MaxShardingKey)}, "s")
 		payload[16]++
@@ -295,6 +312,7 @@ func TestDecodeMessageForgets(t *testing.T) {
 	require.NoError(t, record.DecodeMessage(encode(t, record.Message{Topic: 8, StoredAt: 9}, ""), &v))
 	require.Empty(t, v.Tag)
 	require.Nil(t, v.ShardingKey)
+	require.Nil(t, v.DedupKey)
 	require.Empty(t, v.Body)
 	require.EqualValues(t, 9, v.BornAt())
 	require.Zero(t, v.Keys())

@@ -46,6 +46,9 @@ const (
 	// MaxShardingKey is the longest sharding key in bytes.
 	MaxShardingKey = 1 << 10
 
+	// MaxDedupKey is the longest deduplication key in bytes.
+	MaxDedupKey = 1 << 10
+
 	// MaxNames is what keys and properties may take together as encoded: 3 bytes
 	// and its own for a key, 5 bytes and its own for a property. RocketMQ bounds
 	// its properties by the same number (a signed 16-bit length).
@@ -64,7 +67,7 @@ const (
 	MaxPosition Position = 1 << (48 + alignShift)
 
 	// MaxHead is the longest head a message can have.
-	MaxHead = fixedHead + MaxTag + bornAtField + maxAgain + keyField + MaxShardingKey + MaxNames
+	MaxHead = fixedHead + MaxTag + bornAtField + maxAgain + keyField + MaxShardingKey + keyField + MaxDedupKey + MaxNames
 )
 
 // alignShift is log2 of the alignment of records, so of every id.
@@ -127,7 +130,7 @@ var (
 	// Skipping it could lose what it says, so it is an error.
 	ErrUnknown = errors.New("written by a later version")
 
-	// ErrTooLong: a tag, a sharding key, an origin, or keys and properties beyond a
+	// ErrTooLong: a tag, a sharding or deduplication key, an origin, or keys and properties beyond a
 	// limit.
 	ErrTooLong = errors.New("too long")
 

@@ -4,10 +4,10 @@ import "encoding/binary"
 
 // A topic's payload, all numbers varints but the flags:
 //
-//	+------+------+-------+--------+----------+------+--------------+
-//	| kind | id/8 | flags | queues | name len | name | queues × end |
-//	+------+------+-------+--------+----------+------+--------------+
-//	flags: bit 0 synced, bit 1 ends follow
+//	+------+------+-------+--------+----------+------+--------------+--------+-------+
+//	| kind | id/8 | flags | queues | name len | name | queues × end | for ms | count |
+//	+------+------+-------+--------+----------+------+--------------+--------+-------+
+//	flags: bit 0 synced, bit 1 ends follow, bit 2 a window (for, count) follows
 //
 // A topic deletion's, and a group deletion's:
 //
@@ -17,6 +17,7 @@ import "encoding/binary"
 const (
 	topicSynced = 1 << 0
 	topicEnds   = 1 << 1
+	topicWindow = 1 << 2
 )
 
 // Topic says that a topic is there and what it is like. It is written when the
@@ -31,6 +32,26 @@ type Topic struct {
 	// Ends are the next offsets of its queues, so that offsets go on when all of
 	// a queue's messages are gone. One for each queue, or nil: all zero.
 	Ends []Offset
+
+	// Window is that of its deduplication; zero: it has none.
+	Window Window
+}
+
+// Window is how long and for how many messages back a topic knows the
+// deduplication keys that were sent to it.
+type Window struct {
+	For   int64 // ms, positive
+	Count int   // positive
+}
+
+// Limits of a window.
+const (
+	MaxWindowFor   int64 = 1 << 48
+	MaxWindowCount       = 1 << 20
+)
+
+func (w Window) canBe() bool {
+	return w == Window{} || w.For > 0 && w.For < MaxWindowFor && w.Count > 0 && w.Count <= MaxWindowCount
 }
 
 // Validate reports what keeps the record from being encoded. Which names are
@@ -52,12 +73,19 @@ func (t *Topic) flaw() string {
 			return "end out of range"
 		}
 	}
+	if !t.Window.canBe() {
+		return "window out of range"
+	}
 	return ""
 }
 
 // Size returns the length of the encoded record, which must be valid.
 func (t *Topic) Size() int {
-	return 1 + idLen(t.ID) + 1 + uvarintLen(uint64(t.Queues)) + textLen(t.Name) + offsetsLen(t.Ends)
+	size := 1 + idLen(t.ID) + 1 + uvarintLen(uint64(t.Queues)) + textLen(t.Name) + offsetsLen(t.Ends)
+	if w := t.Window; w != (Window{}) {
+		size += uvarintLen(uint64(w.For)) + uvarintLen(uint64(w.Count))
+	}
+	return size
 }
 
 // Put writes the record into dst, which must be as long as Size said.
@@ -69,12 +97,19 @@ func (t *Topic) Put(dst []byte) {
 	if t.Ends != nil {
 		flags |= topicEnds
 	}
+	if t.Window != (Window{}) {
+		flags |= topicWindow
+	}
 	out := append(dst[:0:len(dst)], byte(KindTopic))
 	out = appendID(out, t.ID)
 	out = append(out, flags)
 	out = binary.AppendUvarint(out, uint64(t.Queues))
 	out = appendText(out, t.Name)
 	out = appendOffsets(out, t.Ends)
+	if w := t.Window; w != (Window{}) {
+		out = binary.AppendUvarint(out, uint64(w.For))
+		out = binary.AppendUvarint(out, uint64(w.Count))
+	}
 	mustFill(dst, out)
 }
 
@@ -83,12 +118,19 @@ func DecodeTopic(payload []byte) (Topic, error) {
 	r := read(KindTopic, payload)
 	var t Topic
 	t.ID = TopicID(r.id())
-	flags := r.flags(topicSynced | topicEnds)
+	flags := r.flags(topicSynced | topicEnds | topicWindow)
 	t.Synced = flags&topicSynced != 0
 	t.Queues = int(r.uvarint(MaxQueues + 1))
 	t.Name = r.text()
 	if flags&topicEnds != 0 {
 		t.Ends = r.offsets(t.Queues)
+	}
+	if flags&topicWindow != 0 {
+		t.Window.For = int64(r.uvarint(uint64(MaxWindowFor)))
+		t.Window.Count = int(r.uvarint(MaxWindowCount + 1))
+		if t.Window.For == 0 || t.Window.Count == 0 {
+			r.fail("window of nothing")
+		}
 	}
 	if err := r.end(t.flaw()); err != nil {
 		return Topic{}, err

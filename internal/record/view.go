@@ -15,6 +15,7 @@ type View struct {
 
 	Tag         []byte // nil or empty: no tag
 	ShardingKey []byte // nil: none
+	DedupKey    []byte // nil: none
 	Body        []byte
 
 	// Set by DecodeMessage, which has walked all fields: walking them again
@@ -74,7 +75,7 @@ func (v *View) decode(kind Kind, payload []byte) error {
 	v.text = payload[fixedHead:head:head]
 	v.Tag = v.text[:tag:tag]
 	v.Body = payload[head:]
-	v.ShardingKey, v.bornAt, v.keys, v.properties = nil, 0, 0, 0
+	v.ShardingKey, v.DedupKey, v.bornAt, v.keys, v.properties = nil, nil, 0, 0, 0
 	if len(v.text) == tag {
 		return nil
 	}
@@ -117,6 +118,11 @@ func (v *View) checkMeta(kind Kind) error {
 				return malformed(kind, "length of the sharding key")
 			}
 			v.ShardingKey = f.Value
+		case FieldDedupKey:
+			if len(f.Value) == 0 || len(f.Value) > MaxDedupKey {
+				return malformed(kind, "length of the deduplication key")
+			}
+			v.DedupKey = f.Value
 		case FieldKey:
 			v.keys++
 			names += n
@@ -155,8 +161,9 @@ var ranks = [256]uint8{
 	fieldDue:         4,
 	fieldOrigin:      5,
 	fieldShardingKey: 6,
-	fieldKey:         7,
-	fieldProperty:    8,
+	fieldDedupKey:    7,
+	fieldKey:         8,
+	fieldProperty:    9,
 }
 
 // FieldType is the first byte of a field of a message's meta.
@@ -170,6 +177,7 @@ const (
 	FieldDue         FieldType = fieldDue
 	FieldOrigin      FieldType = fieldOrigin
 	FieldShardingKey FieldType = fieldShardingKey
+	FieldDedupKey    FieldType = fieldDedupKey
 	FieldKey         FieldType = fieldKey
 	FieldProperty    FieldType = fieldProperty
 )
@@ -194,7 +202,7 @@ func cutField(b []byte) (f Field, n int, err error) {
 		value, at = identityField-1, 1
 	case FieldDue:
 		value, at = dueField-1, 1
-	case FieldShardingKey, FieldKey, FieldOrigin:
+	case FieldShardingKey, FieldDedupKey, FieldKey, FieldOrigin:
 		if len(b) < at {
 			return f, 0, malformed(KindMessage, "field cut short")
 		}
@@ -309,6 +317,8 @@ func (v *View) Unpack(text string, m *Message) {
 			m.Again.take(fs.Field)
 		case FieldShardingKey:
 			m.ShardingKey = value
+		case FieldDedupKey:
+			m.DedupKey = value
 		case FieldKey:
 			m.Keys = append(m.Keys, value)
 		case FieldProperty:

@@ -3,10 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pocketmq/mq"
 )
@@ -87,13 +88,11 @@ func (f *flow) throughQueue(ctx context.Context, broker *mq.Broker) (time.Durati
 		return 0, err
 	}
 	began := time.Now()
-	errs := make([]error, queues)
-	var producers sync.WaitGroup
+	var producers errgroup.Group
 	for id := range queues {
-		producers.Go(func() { errs[id] = f.runProducer(ctx, broker, id) })
+		producers.Go(func() error { return f.runProducer(ctx, broker, id) })
 	}
-	producers.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := producers.Wait(); err != nil {
 		return 0, err
 	}
 	if err := drained(ctx, broker, group); err != nil {

@@ -147,7 +147,7 @@ func (w *waitingStore) goesOn(gone ...string) map[string]int {
 		require.ErrorIs(w.t, p.Recall(w.t.Context(), h), mq.ErrNotWaiting)
 	}
 	in := w.join()
-	pass(w.begun.Add(69 * time.Minute)time.Until())
+	pass(time.Until(w.begun.Add(69 * time.Minute)))
 	early := namesOf(in.messages(), nil)
 	pass(time.Minute + 2*time.Millisecond) // when bad-retry is due
 	require.Equal(w.t, len(early)+1, in.len(), "%v", early)

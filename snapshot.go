@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"time"
 
 	"github.com/pocketmq/mq/commitlog"
@@ -131,6 +132,35 @@ func (s *Snapshot) Lag(group string) (total int64, queues []QueueOffset, err err
 	return s.b.Lag(group)
 }
 
+// Backlog: see Broker.Backlog.
+func (s *Snapshot) Backlog(group string) (total Backlog, queues []Backlog, err error) {
+	return s.b.Backlog(group)
+}
+
+// Filter: see Broker.Filter.
+func (s *Snapshot) Filter(group, topic string) (Filter, error) { return s.b.Filter(group, topic) }
+
+// Browse: see Broker.Browse.
+func (s *Snapshot) Browse(topic string, from, to time.Time, f Filter) iter.Seq2[*Message, error] {
+	return s.b.Browse(topic, from, to, f)
+}
+
+// BrowseWaiting: see Broker.BrowseWaiting.
+func (s *Snapshot) BrowseWaiting(topic string, from, to time.Time) iter.Seq2[*Message, error] {
+	return s.b.BrowseWaiting(topic, from, to)
+}
+
+// DeadLetters: see Broker.DeadLetters.
+func (s *Snapshot) DeadLetters(group string) iter.Seq2[*Message, error] {
+	return s.b.DeadLetters(group)
+}
+
+// MessageAt: see Broker.MessageAt.
+func (s *Snapshot) MessageAt(q Queue, off Offset) (*Message, error) { return s.b.MessageAt(q, off) }
+
+// MessageTrack: see Broker.MessageTrack.
+func (s *Snapshot) MessageTrack(id MessageID) ([]Track, error) { return s.b.MessageTrack(id) }
+
 // MessageByID: see Broker.MessageByID.
 func (s *Snapshot) MessageByID(id MessageID) (*Message, error) { return s.b.MessageByID(id) }
 
@@ -141,3 +171,6 @@ func (s *Snapshot) MessagesByKey(topic, key string, max int) ([]*Message, error)
 
 // OffsetAt: see Broker.OffsetAt.
 func (s *Snapshot) OffsetAt(q Queue, at time.Time) (Offset, error) { return s.b.OffsetAt(q, at) }
+
+// StoredAt: see Broker.StoredAt.
+func (s *Snapshot) StoredAt(q Queue, off Offset) (time.Time, error) { return s.b.StoredAt(q, off) }

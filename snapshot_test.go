@@ -85,6 +85,23 @@ func lookAtShop(t *testing.T, dir string, ids []mq.MessageID) {
 	require.NoError(t, err)
 	require.Len(t, got, 1)
 	assert.Equal(t, ids[42], got[0].ID)
+	browsed := 0
+	for m, err := range s.Browse("Orders", time.Time{}, time.Time{}, mq.All) {
+		require.NoError(t, err)
+		assert.Equal(t, ids[browsed], m.ID)
+		browsed++
+	}
+	assert.Len(t, ids, browsed)
+	backlog, _, err := s.Backlog("some")
+	require.NoError(t, err)
+	assert.EqualValues(t, 70, backlog.Messages)
+	tracks, err := s.MessageTrack(ids[0])
+	require.NoError(t, err)
+	require.Len(t, tracks, 2)
+	assert.Equal(t, mq.Consumed, tracks[0].State)
+	first, err := s.MessageAt(mq.Queue{Topic: "Orders", ID: 0}, 0)
+	require.NoError(t, err)
+	assert.Contains(t, ids, first.ID)
 	assert.Empty(t, s.Recovery().Corrupt)
 	off, err := s.OffsetAt(mq.Queue{Topic: "Orders", ID: 0}, time.Now().Add(time.Hour))
 	require.NoError(t, err)

@@ -643,3 +643,35 @@ func TestParkedBesideEverything(t *testing.T) {
 	require.Empty(t, faults)
 	require.Equal(t, sent, next)
 }
+
+// TestParkedTrack: what is parked is not consumed.
+func TestParkedTrack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		p := poison{bad: badKeys("bad")}
+		push(t, b, "G", "T", p.handle, &mq.PushOptions{Ordered: true, PrefetchMessages: 8})
+		ms := numbered("T", 0, 60)
+		for i, m := range ms {
+			m.ShardingKey = []string{"bad", "good"}[i%2]
+		}
+		sent := send(t, b, ms...)
+		states := func(from int) (states []mq.TrackState) {
+			for i := from; i < len(sent); i += 2 {
+				tracks, err := b.MessageTrack(sent[i].ID)
+				require.NoError(t, err)
+				require.Len(t, tracks, 1)
+				states = append(states, tracks[0].State)
+			}
+			return states
+		}
+		pass(100 * time.Millisecond)
+		require.Greater(t, parked(t, b, "G"), 20)
+		require.Equal(t, slices.Repeat([]mq.TrackState{mq.Consumed}, 30), states(1))
+		require.Equal(t, append([]mq.TrackState{mq.Retrying}, slices.Repeat([]mq.TrackState{mq.NotConsumedYet}, 29)...), states(0))
+		p.free()
+		pass(2 * time.Second)
+		require.Equal(t, slices.Repeat([]mq.TrackState{mq.Consumed}, 30), states(0))
+	})
+}

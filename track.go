@@ -64,7 +64,8 @@ type Track struct {
 //
 // Filtered goes by the filter that the group has now, or had last (Filter); what
 // was consumed under another one before counts by this one. One that is not known
-// wants everything.
+// wants everything. What is parked (ParkedTopic) is not consumed yet, or retrying if
+// it has failed, also while a handler has it.
 //
 // Errors: ErrMessageNotFound, ErrTopicNotFound if the topic is gone, ErrCorrupt,
 // ErrClosed.
@@ -119,6 +120,13 @@ func (g *group) track(into *Track, t *topic, m *Message, copies []messageCopy) {
 				into.State = Consumed
 			} else if !c.waits && g.underWay(c.topic, c.queue, c.offset) == InHand {
 				into.State = InHand
+			}
+		case ParkedTopic(g.name, t.name):
+			if !g.doneWith(c.topic, c.queue, c.offset) {
+				into.State = NotConsumedYet // or in hand at this moment
+				if c.origin.Attempts > 0 {
+					into.State = Retrying
+				}
 			}
 		default:
 			continue

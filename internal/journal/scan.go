@@ -24,9 +24,13 @@ import (
 //	+----------------+------+
 //
 // While it drops the front of the log there is also a file with ".START" behind
-// such a name: it takes the place of all files before it.
+// such a name: it takes the place of all files before it. It is written under a
+// name with ".TEMP" behind, and renamed.
 
-const startSuffix = ".START"
+const (
+	startSuffix = ".START"
+	tempSuffix  = ".TEMP"
+)
 
 // maxFile is the largest file the library writes for us: it begins another one
 // with the entry that makes it segmentBytes or more. Of anything larger only as
@@ -127,6 +131,10 @@ func (s *survey) addFile(dir string, e vfs.Entry) {
 	s.now, s.off = filepath.Join(dir, e.Name), 0
 	digits, start := strings.CutSuffix(e.Name, startSuffix)
 	index, err := strconv.ParseUint(digits, 10, 64)
+	if strings.HasSuffix(e.Name, tempSuffix) && !e.Dir {
+		s.leftover("writing %s was interrupted", e.Name)
+		return
+	}
 	if err != nil || len(digits) != 20 || index == 0 || e.Dir {
 		s.oddity("%s does not belong here", e.Name)
 		return

@@ -77,7 +77,8 @@ func (d DedupWindow) changed(w record.Window) (record.Window, error) {
 //
 // Messages are numbered in the order of the log, and those in the window are
 // first <= n < next. Their positions and times ascend, so a message that is
-// replayed is known by its position, and what is too old is at the front.
+// replayed is known by its position, and what is too old is at the front. What
+// retention drops stays until then: who looks for it in the log finds nothing.
 type window struct {
 	record.Window
 	ring        []sentKey // number n at n % len
@@ -164,9 +165,6 @@ func (w *window) expire(now int64) {
 func (w *window) from(at coord.Position) int {
 	return w.first + sort.Search(w.len(), func(i int) bool { return w.sent(w.first+i).at >= at })
 }
-
-// dropBefore takes out what lies below a position.
-func (w *window) dropBefore(start coord.Position) { w.drop(w.from(start) - w.first) }
 
 // drop takes out the n oldest.
 func (w *window) drop(n int) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -68,12 +69,6 @@ func TestWindowModel(t *testing.T) {
 			tp.configure(c)
 			plain.Window = c
 			plain.cut()
-		case n < 83 && len(plain.sent) > 0:
-			cut := plain.sent[rnd.IntN(len(plain.sent))].at
-			w.dropBefore(cut)
-			for plain.sent[0].at < cut {
-				plain.sent = plain.sent[1:]
-			}
 		case n < 84 && len(plain.sent) > 0: // a replay of what is known
 			for _, k := range plain.sent[rnd.IntN(len(plain.sent)):] {
 				if w.len() > 0 { // what is too old may come back, and is as old
@@ -196,6 +191,44 @@ func TestDedupRepeatWaits(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, r.Duplicate)
 	require.GreaterOrEqual(t, b.log.Synced(), end)
+}
+
+// TestDedupWhileDropping: what retention has chosen is known until it is gone. A
+// crash may bring it back, and then it would be there twice.
+func TestDedupWhileDropping(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{SegmentBytes: mib, Retention: Retention{Age: time.Hour}})
+		require.NoError(t, b.CreateTopic("T", &TopicConfig{Queues: 1, Durability: Written, Dedup: DedupWindow{For: 24 * time.Hour}}))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		send := func() SendResult {
+			r, err := p.Send(t.Context(), &Message{Topic: "T", DedupKey: "k"})
+			require.NoError(t, err)
+			return r
+		}
+		first := send()
+		fillTopic(t, p, "T", 50)
+		time.Sleep(time.Minute) // all is synced
+
+		held := make(chan struct{})
+		hook := func() error { <-held; return nil }
+		fs.sync.Store(&hook)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		require.Positive(t, queueOne(t, b).entries.Min(), "chosen")
+		require.Zero(t, b.Stats().Dropped)
+		repeat := send()
+		require.True(t, repeat.Duplicate)
+		require.Equal(t, first.ID, repeat.ID)
+
+		fs.sync.Store(nil)
+		close(held)
+		synctest.Wait()
+		require.Positive(t, b.Stats().Dropped)
+		require.False(t, send().Duplicate)
+	})
 }
 
 // TestRestoreWindowErrors: an item of a checkpoint that nobody wrote.

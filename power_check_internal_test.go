@@ -320,7 +320,7 @@ func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 	for _, m := range l.numbers {
 		switch {
 		case m.instead == nil:
-		case found[m] && found[m.instead] && l.opts.Retention.MaxBytes == 0: // else that may have been condemned
+		case found[m] && found[m.instead]:
 			l.flawLocked("message %d at %+v is there again, as %d at %+v", m.instead.number, m.instead.SendResult, m.number, m.SendResult)
 		case found[m.instead]:
 			l.holders[m.as] = m.instead

@@ -255,9 +255,6 @@ func (b *Broker) trimQueues(start coord.Position) {
 	b.log.Exclusive(func() {
 		for _, t := range b.state.topics {
 			queues = append(queues, *t.queues.Load()...)
-			if w := t.window.Load(); w != nil {
-				w.dropBefore(start)
-			}
 		}
 	})
 	for _, q := range queues {

@@ -3,9 +3,9 @@
 // acknowledged is still there. It is a module of its own, so that what it needs
 // does not become a requirement of PocketMQ.
 //
-//	history    judges what clients saw, in the error classes of jepsen.tests.kafka
 //	workload   the process that is broken, and the ledger that makes a history of
 //	           what it says and of what the store says after the fault
+//	linear     a second opinion on histories, by porcupine
 //	lab        runs tools and prints their rows as one table
 //	kill       SIGKILL
 //	cut        power cuts on ext4 and XFS
@@ -19,6 +19,9 @@
 // history: nobody sends or consumes while bytes are changed, and what must hold
 // of a changed store (each byte that is delivered was sent, what is missing is
 // what was hit, and is reported) is compared with the store as it was, exactly.
+//
+// What clients saw is judged by internal/history, in the error classes of
+// jepsen.tests.kafka; the tests beside the engine use it too.
 //
 // A tool is a lab.Tool; a line in cmd/lab makes it a row of the table that
 // docs/durability.md shows.

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/pocketmq/mq"
-	"github.com/pocketmq/mq/verify/history"
+	"github.com/pocketmq/mq/internal/history"
 )
 
 // round is some lives of a store, and what its clients saw.

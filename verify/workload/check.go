@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/pocketmq/mq"
-	"github.com/pocketmq/mq/verify/history"
+	"github.com/pocketmq/mq/internal/history"
 )
 
 // Fault is what has happened to the store, and with that what may be missing.

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/pocketmq/mq"
-	"github.com/pocketmq/mq/verify/history"
+	"github.com/pocketmq/mq/internal/history"
 )
 
 // hear takes one line: most of them are an operation of the history.

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/pocketmq/mq"
-	"github.com/pocketmq/mq/verify/history"
+	"github.com/pocketmq/mq/internal/history"
+	"github.com/pocketmq/mq/verify/linear"
 )
 
 // Ledger is what the world was told about one store, over all lives of the
@@ -165,7 +166,7 @@ func (l *Ledger) Linearize(most int, limit time.Duration) (sound int) {
 			break
 		}
 		for q := range queues {
-			ok, err := history.Linearizable(ops, topic, q, limit)
+			ok, err := linear.Check(ops, topic, q, limit)
 			switch {
 			case err != nil: // not decided
 			case !ok:

@@ -1,19 +1,24 @@
-package history_test
+// Package toy is a message queue of some slices, for tests of who judges
+// histories.
+package toy
 
 import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"testing"
-	"time"
 
-	"github.com/stretchr/testify/require"
-
-	"github.com/pocketmq/mq/verify/history"
+	"github.com/pocketmq/mq/internal/history"
 )
 
-// toy is a message queue of some slices, whose clients and crashes are recorded.
-// Sound as it is; a flaw makes it break one promise now and then.
+// Run records what clients saw of a queue in so many steps. The queue is sound,
+// unless a flaw is named: then it breaks that promise now and then, and broken
+// tells whether it has.
+func Run(seed uint64, steps int, flaw history.Class) (ops []history.Op, broken bool) {
+	y := &toy{rnd: rand.New(rand.NewPCG(seed, 0)), flaw: flaw}
+	return y.run(steps), y.broken
+}
+
+// toy is the queue, with its recorder.
 type toy struct {
 	history.Recorder
 	rnd  *rand.Rand
@@ -56,7 +61,7 @@ func (y *toy) slips(c history.Class) bool {
 }
 
 func (y *toy) begin(id string) {
-	y.Add(history.Op{Kind: history.OpSend, ID: id, Topic: "T", Hash: 1, Durability: []history.Durability{written, synced}[len(id)%2]})
+	y.Add(history.Op{Kind: history.OpSend, ID: id, Topic: "T", Hash: 1, Durability: []history.Durability{history.Written, history.Synced}[len(id)%2]})
 }
 
 // finish ends the send of an id: it is stored or refused, and somebody is told,
@@ -69,13 +74,13 @@ func (y *toy) finish(id string) {
 		if y.slips(history.AbortedRead) {
 			y.log = append(y.log, toyMessage{id, q})
 		}
-		y.Add(ended(history.OpFailed, id))
+		y.Add(history.Op{Kind: history.OpFailed, ID: id})
 		return
 	case 1:
 		if y.rnd.IntN(2) == 0 {
 			y.log = append(y.log, toyMessage{id, q})
 		}
-		y.Add(ended(history.OpUnknown, id))
+		y.Add(history.Op{Kind: history.OpUnknown, ID: id})
 		return
 	}
 	if !y.slips(history.LostWrite) {
@@ -126,11 +131,11 @@ func (y *toy) poll() {
 	}
 	if y.rnd.IntN(2) == 0 {
 		y.call++
-		y.Add(history.Op{Kind: history.OpAck, Call: y.call, Group: "G", Topic: "T", Queue: q, Offset: int64(off), Durability: written})
+		y.Add(history.Op{Kind: history.OpAck, Call: y.call, Group: "G", Topic: "T", Queue: q, Offset: int64(off), Durability: history.Written})
 		if !y.slips(history.DeliveredAgain) {
 			y.acks = append(y.acks, toyAck{q, off})
 		}
-		y.Add(calls(history.OpAcked, y.call))
+		y.Add(history.Op{Kind: history.OpAcked, Call: y.call, Group: "G", Topic: "T"})
 	}
 }
 
@@ -181,9 +186,9 @@ func (y *toy) run(steps int) []history.Op {
 			y.Add(plain(history.OpJoin))
 		case 10:
 			y.call++
-			y.Add(calls(history.OpSync, y.call))
+			y.Add(history.Op{Kind: history.OpSync, Call: y.call, Group: "G", Topic: "T"})
 			y.synced, y.firm = len(y.log), len(y.acks)
-			y.Add(calls(history.OpSyncDone, y.call))
+			y.Add(history.Op{Kind: history.OpSyncDone, Call: y.call, Group: "G", Topic: "T"})
 		case 11:
 			if y.rnd.IntN(6) == 0 {
 				y.crash()
@@ -202,58 +207,6 @@ func (y *toy) run(steps int) []history.Op {
 	return y.History()
 }
 
-func TestRandomSound(t *testing.T) {
-	t.Parallel()
-	for seed := range uint64(300) {
-		y := &toy{rnd: rand.New(rand.NewPCG(seed, 0))}
-		ops := y.run(40)
-		require.NoError(t, history.Check(ops).Err(), "seed %d", seed)
-		for q := range 2 {
-			ok, err := history.Linearizable(ops, "T", q, time.Minute)
-			require.NoError(t, err, "seed %d", seed)
-			require.True(t, ok, "seed %d, queue %d", seed, q)
-		}
-	}
-}
-
-// TestRandomFlaws: a flaw that has shown is found, by its name.
-func TestRandomFlaws(t *testing.T) {
-	t.Parallel()
-	for _, class := range []history.Class{
-		history.LostWrite, history.DuplicateOffset, history.InconsistentOffsets, history.AbortedRead, history.WrongBytes,
-		history.NonMonotonicPoll, history.SkippedPoll, history.DeliveredAgain,
-	} {
-		t.Run(string(class), func(t *testing.T) {
-			t.Parallel()
-			shown, found := 0, 0
-			for seed := range uint64(100) {
-				y := &toy{rnd: rand.New(rand.NewPCG(seed, 1)), flaw: class}
-				r := history.Check(y.run(60))
-				if y.broken {
-					shown++
-				}
-				if r.Counts[class] > 0 {
-					found++
-				}
-			}
-			t.Logf("found in %d of %d histories with it", found, shown)
-			require.GreaterOrEqual(t, shown, 20)
-			require.GreaterOrEqual(t, found, shown/2)
-		})
-	}
-}
-
-// A million operations take seconds.
-func BenchmarkCheck(b *testing.B) {
-	y := &toy{rnd: rand.New(rand.NewPCG(1, 2))}
-	for i := range 200_000 {
-		id := strconv.Itoa(i)
-		off := int64(i)
-		y.Add(send(id, synced), sent(id, off), poll(id, off), ack(int64(i), off, synced), calls(history.OpAcked, int64(i)))
-	}
-	y.Add(plain(history.OpDrained))
-	for b.Loop() {
-		require.NoError(b, history.Check(y.History()).Err())
-	}
-	b.ReportMetric(float64(len(y.History()))*float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+func plain(kind history.Kind) history.Op {
+	return history.Op{Kind: kind, Group: "G", Member: "a", Topic: "T"}
 }

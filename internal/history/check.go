@@ -200,8 +200,6 @@ func (c *Checker) step(i int, o *Op) {
 	}
 }
 
-// ---- sending
-
 func (c *Checker) send(i int, o *Op) {
 	if o.ID == "" || c.byID[o.ID] != nil {
 		c.report.add(Malformed, []int{i}, "a send needs an id of its own")
@@ -223,7 +221,7 @@ func (c *Checker) sent(i int, o *Op) {
 	at := slot{queue{m.at.topic, o.Queue}, o.Offset}
 	c.observe(i, m, at)
 	m.sent = true
-	c.store(i, m, m.durability.survivesCut() || o.Durability == Synced)
+	c.store(i, m, m.durability.SurvivesCut() || o.Durability == Synced)
 	peaks := c.peaks[at.queue]
 	if n := sort.Search(len(peaks), func(n int) bool { return peaks[n].op > m.send }); n > 0 && peaks[n-1].offset >= at.offset {
 		c.report.add(NonMonotonicSend, []int{peaks[n-1].op, m.send, i}, "%s lies at %v, and offset %d was acknowledged before it was sent",
@@ -290,8 +288,6 @@ func (c *Checker) synced(m *message) {
 	}
 }
 
-// ---- the store
-
 func (c *Checker) syncDone(i int, o *Op) {
 	upTo, ok := c.marks[o.Call]
 	if !ok {
@@ -336,7 +332,7 @@ func (c *Checker) crash(i int, cut bool) {
 		}
 	}
 	for _, a := range c.unsyncedAcks {
-		a.void = a.void || !a.durability.survivesCut()
+		a.void = a.void || !a.durability.SurvivesCut()
 	}
 	c.unsynced, c.unsyncedAcks = nil, nil
 	for q := range c.peaks {
@@ -408,136 +404,6 @@ func (c *Checker) excuse(which func(*message) bool) {
 		if which(m) && m.state != failed {
 			m.state = moot
 		}
-	}
-}
-
-// ---- consuming
-
-func (c *Checker) poll(i int, o *Op) {
-	c.report.Delivered++
-	m := c.known(i, o)
-	if m == nil {
-		return
-	}
-	at := o.slot()
-	c.observe(i, m, at)
-	// Nobody sees a message that is not yet as durable as it is to be.
-	c.store(i, m, m.durability.survivesCut())
-	began, asked := c.asked[groupMember{o.Group, o.Member}]
-	if !asked {
-		began = i
-	}
-	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.resets == c.resetsOf(o.Group, o.Topic) {
-		switch {
-		case a.holdsAt(began):
-			c.report.add(DeliveredAgain, []int{a.begun, a.ended, i}, "%s at %v to group %s", m.id, at, o.Group)
-		case a.void:
-			c.report.Repeated++
-		}
-	}
-	if !o.Unordered {
-		c.inOrder(i, o, at)
-	}
-	if c.got[o.Group] == nil {
-		c.got[o.Group] = map[*message]bool{}
-	}
-	c.got[o.Group][m] = true
-	far := groupSlot{o.Group, slot{queue: at.queue}}
-	if last, ok := c.furthest[far]; !ok || last < at.offset {
-		c.furthest[far] = at.offset
-	}
-}
-
-// inOrder compares a delivery with the one before.
-func (c *Checker) inOrder(i int, o *Op, at slot) {
-	who := memberQueue{o.Group, o.Member, at.queue}
-	last, ok := c.reached[who]
-	c.reached[who] = position{at.offset, i, c.deals[o.Group]}
-	switch {
-	case !ok || last.deals != c.deals[o.Group]:
-	case at.offset <= last.offset:
-		c.report.add(NonMonotonicPoll, []int{last.op, i}, "member %s of %s: offset %d of %s:%d after %d",
-			o.Member, o.Group, at.offset, at.topic, at.id, last.offset)
-	default:
-		for off := last.offset + 1; off < at.offset; off++ {
-			between := slot{at.queue, off}
-			m := c.slots[between]
-			if m == nil || m.state != stored || c.acks[groupSlot{o.Group, between}] != nil {
-				continue // not there, or of no concern to the group
-			}
-			c.report.add(SkippedPoll, []int{m.send, last.op, i}, "member %s of %s was led past %s at %v", o.Member, o.Group, m.id, between)
-		}
-	}
-}
-
-func (c *Checker) ack(i int, o *Op) {
-	a := &ack{
-		slot: o.slot(), group: o.Group, m: c.slots[o.slot()], durability: o.Durability, begun: i, ended: -1,
-		resets: c.resetsOf(o.Group, o.Topic),
-	}
-	// An acknowledgement that holds is not undone by another one.
-	if old := c.acks[groupSlot{o.Group, a.slot}]; old == nil || old.m != a.m || old.ended < 0 || old.void || old.resets != a.resets {
-		c.acks[groupSlot{o.Group, a.slot}] = a
-	}
-	c.calls[o.Call] = append(c.calls[o.Call], a)
-}
-
-func (c *Checker) acked(i int, o *Op) {
-	acks := c.calls[o.Call]
-	delete(c.calls, o.Call)
-	if o.Kind == OpUnacked {
-		return
-	}
-	for _, a := range acks {
-		c.report.Acks++
-		a.ended = i
-		switch a.durability {
-		case Volatile:
-			c.volatileAcks = append(c.volatileAcks, a)
-		case Written:
-			c.unsyncedAcks = append(c.unsyncedAcks, a)
-		}
-	}
-}
-
-func (c *Checker) resetsOf(group, topic string) int {
-	return c.resets[groupTopic{group, ""}] + c.resets[groupTopic{group, topic}]
-}
-
-// reset voids acknowledgements twice: when it begins, and for those made
-// meanwhile when it has ended.
-func (c *Checker) reset(i int, o *Op) {
-	if o.Kind == OpResetDone {
-		c.resetDone(i, o.Call)
-		return
-	}
-	key := groupTopic{o.Group, o.Topic}
-	c.resetting[o.Call] = key
-	c.resets[key]++
-	c.excused[key] = i
-	c.deals[o.Group]++
-}
-
-func (c *Checker) resetDone(i int, call int64) {
-	if key, ok := c.resetting[call]; ok {
-		delete(c.resetting, call)
-		c.resets[key]++
-		c.excused[key] = i
-		c.deals[key.group]++
-	}
-}
-
-func (c *Checker) drained(i int, o *Op) {
-	since := max(c.excused[groupTopic{o.Group, o.Topic}], c.excused[groupTopic{o.Group, ""}])
-	for _, m := range c.messages {
-		if m.state != stored || m.at.topic != o.Topic || m.send < since || c.got[o.Group][m] || c.acks[groupSlot{o.Group, m.at}] != nil {
-			continue
-		}
-		class := Unseen
-		if last, ok := c.furthest[groupSlot{o.Group, slot{queue: m.at.queue}}]; ok && last > m.at.offset {
-			class = LostWrite
-		}
-		c.report.add(class, []int{m.send, m.seen, i}, "%s at %v never reached group %s", m.id, m.at, o.Group)
 	}
 }
 

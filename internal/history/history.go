@@ -79,8 +79,8 @@ const (
 	Synced   Durability = "synced"   // a power cut
 )
 
-// survivesCut tells what the empty Durability is, too.
-func (d Durability) survivesCut() bool { return d == Synced || d == "" }
+// SurvivesCut tells whether a power cut takes nothing of it.
+func (d Durability) SurvivesCut() bool { return d == Synced || d == "" }
 
 // Op is one line of a history. Which fields matter is said at its Kind.
 type Op struct {

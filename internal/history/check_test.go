@@ -5,11 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/pocketmq/mq/verify/history"
+	"github.com/pocketmq/mq/internal/history"
 )
 
 // Short ways to write a history on one topic, mostly on its queue 0.
@@ -241,38 +240,4 @@ func TestJSON(t *testing.T) {
 	require.Equal(t, want[:len(want)-1], got)
 	_, err = history.Read(bytes.NewReader([]byte("{}\nnonsense\n{}\n")))
 	require.ErrorContains(t, err, "operation 1")
-}
-
-// TestLinear has what a list can explain and what it cannot.
-func TestLinear(t *testing.T) {
-	t.Parallel()
-	for name, row := range map[string]struct {
-		ops []history.Op
-		ok  bool
-	}{
-		"in order":          {with(synced, poll("a", 0), read("c", 2), read("", 3)), true},
-		"gap":               {[]history.Op{send("a", synced), sent("a", 1)}, false},
-		"gap of an unknown": {[]history.Op{send("x", synced), send("a", synced), sent("a", 1)}, true},
-		"gap of a failed":   {[]history.Op{send("x", synced), send("a", synced), ended(history.OpFailed, "x"), sent("a", 1)}, false},
-		"read before":       {[]history.Op{plain(history.OpKill), read("a", 0), send("a", synced), sent("a", 0)}, false},
-		"read meanwhile":    {[]history.Op{send("a", synced), read("a", 0), sent("a", 0)}, true},
-		"not there":         {with(synced, plain(history.OpKill), read("", 1)), false},
-		"not there yet":     {[]history.Op{plain(history.OpPolling), send("a", synced), sent("a", 0), {Kind: history.OpRead, Topic: "T", Group: "G", Member: "a"}}, true},
-		"wrong place":       {with(synced, read("a", 1)), false},
-		"cut, synced":       {with(synced, plain(history.OpCut), read("", 2)), false},
-		"cut, written":      {with(written, plain(history.OpCut), read("a", 0), read("", 1)), true},
-		"cut, not a prefix": {with(written, plain(history.OpCut), read("", 0), read("b", 1)), false},
-		"kill, written":     {with(written, plain(history.OpKill), read("", 2)), false},
-		"sync, cut":         {with(written, calls(history.OpSync, 1), calls(history.OpSyncDone, 1), plain(history.OpCut), read("", 2)), false},
-		"given out again":   {with(written, plain(history.OpCut), send("d", written), sent("d", 1), read("a", 0), read("d", 1)), true},
-		"unknown, late":     {[]history.Op{send("a", synced), plain(history.OpKill), read("", 0), plain(history.OpPolling), read("a", 0)}, false},
-		"unknown, there":    {[]history.Op{send("a", synced), plain(history.OpKill), read("a", 0)}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ok, err := history.Linearizable(row.ops, "T", 0, time.Minute)
-			require.NoError(t, err)
-			require.Equal(t, row.ok, ok)
-		})
-	}
 }

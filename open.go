@@ -109,15 +109,13 @@ func (b *Broker) open() error {
 		b.recovery.Rebuilt = true
 	}
 	rebuild := err != nil || start.From == 0
-	if b.journal != nil {
-		b.journal.Forget() // it is folded, or of no use
-	}
 	if rebuild {
-		// Queue and key files without a checkpoint mean nothing.
 		if err := b.forget(); err != nil {
 			return err
 		}
 		start = commitlog.Start{Synced: start.Synced}
+	} else if b.journal != nil {
+		b.journal.Forget() // it is folded
 	}
 	if err := b.openLog(start, rebuild); err != nil {
 		return err
@@ -125,8 +123,15 @@ func (b *Broker) open() error {
 	return b.begin()
 }
 
-// forget empties the indexes, which are folded from the log again.
+// forget empties the indexes, which are folded from the log again. Files without
+// a checkpoint mean nothing, and a checkpoint without its files must not be found:
+// it may have been of no use only because something could not be read just now.
 func (b *Broker) forget() error {
+	if b.journal != nil {
+		if err := b.journal.Discard(); err != nil {
+			return fmt.Errorf("%w: %w", ErrDirectory, err)
+		}
+	}
 	b.state.clear()
 	b.names = newNames()
 	err := errors.Join(b.entries.Close(), b.keys.Close(), b.timer.index.Close())

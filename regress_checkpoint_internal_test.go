@@ -1,6 +1,7 @@
 package mq
 
 import (
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
@@ -67,4 +68,48 @@ func TestCheckpointBesideAFailedWrite(t *testing.T) {
 	require.Equal(t, Offset(1), route[0].End)
 	require.NoError(t, b.Check(t.Context()))
 	require.NoError(t, b.Close())
+}
+
+// stubbornFS is the operating system's, where key files cannot be removed.
+type stubbornFS struct{ vfs.FS }
+
+func (fs stubbornFS) Remove(name string) error {
+	if filepath.Base(filepath.Dir(name)) == "index" {
+		return syscall.EIO
+	}
+	return fs.FS.Remove(name)
+}
+
+// TestRebuildDiscardsTheCheckpoint: a checkpoint that could not be used just now
+// names files that the rebuild removes. If the process ends before the next one
+// it must not be found again.
+func TestRebuildDiscardsTheCheckpoint(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	dir, killed, again := filepath.Join(root, "store"), filepath.Join(root, "killed"), filepath.Join(root, "again")
+	b := openDir(t, dir)
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	keyed := func() {
+		_, err := p.Send(t.Context(), &Message{Topic: "T", Keys: []string{"k"}})
+		require.NoError(t, err)
+	}
+	keyed()
+	require.NoError(t, b.checkpoint(false))
+	keyed()
+	require.NoError(t, b.keys.Flush(b.log.Written())) // opening has to remove that file
+	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+
+	o := (&Options{}).withDefaults(false)
+	rebuilt := newBroker(o, stubbornFS{vfs.OS()}, killed)
+	require.NoError(t, rebuilt.open())
+	require.True(t, rebuilt.Recovery().Rebuilt)
+	require.NoError(t, os.CopyFS(again, os.DirFS(killed)))
+	_ = rebuilt.Close() // it cannot write a checkpoint
+
+	b = openDir(t, again)
+	require.NoError(t, b.Check(t.Context()))
+	found, err := b.MessagesByKey("T", "k", 9)
+	require.NoError(t, err)
+	require.Len(t, found, 2)
 }

@@ -192,7 +192,7 @@ func (j *Journal) loadGeneration(path string) error {
 }
 
 // Last returns the newest complete checkpoint that Open found, nil if there was
-// none. Only Withdraw and Forget change it.
+// none. Only Withdraw, Forget and Discard change it.
 func (j *Journal) Last() *Checkpoint {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -204,6 +204,21 @@ func (j *Journal) Forget() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.last = nil
+}
+
+// Discard makes sure, durably, that no Open finds the checkpoint again: for a
+// store that is about to remove what it names.
+func (j *Journal) Discard() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	j.last = nil
+	if err := j.dropLocked(); err != nil {
+		return fmt.Errorf("journal: discard: %w", err)
+	}
+	return nil
 }
 
 // Discarded says why Open found no checkpoint, though there was something; nil
@@ -382,12 +397,21 @@ func (j *Journal) withdrawLocked() error {
 			return nil
 		}
 		j.log.Warn("journal: withdraw clean mark: discarding the checkpoint", "dir", j.kept, "err", err)
+	}
+	return j.dropLocked()
+}
+
+// dropLocked discards the generation that is kept. The next Write begins another.
+func (j *Journal) dropLocked() error {
+	if j.lib != nil {
 		_ = j.lib.close()
 		j.lib = nil
 	}
-	gen := j.kept
-	j.kept = ""
-	return j.discardLocked(gen)
+	if j.kept != "" {
+		j.doomed = append(j.doomed, j.kept)
+		j.kept, j.clean = "", false
+	}
+	return j.discardDoomedLocked()
 }
 
 // Close closes the journal. It is idempotent.

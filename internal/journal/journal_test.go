@@ -152,6 +152,23 @@ func TestLastAndForget(t *testing.T) {
 	require.Nil(t, j.Last())
 }
 
+// TestDiscard: what was discarded is not found again, and the journal goes on.
+func TestDiscard(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, open(t, dir).Write(body([]byte("one")), true))
+	j := open(t, dir)
+	require.NoError(t, j.Discard())
+	require.Nil(t, j.Last())
+	require.Nil(t, open(t, copyOf(t, dir)).Last())
+	require.NoError(t, j.Discard())
+	require.NoError(t, j.Withdraw())
+	require.NoError(t, j.Write(body([]byte("two")), true))
+	requireLast(t, copyOf(t, dir), []byte("two"), true)
+	require.NoError(t, j.Close())
+	require.ErrorIs(t, j.Discard(), journal.ErrClosed)
+}
+
 func TestWithdraw(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/internal/coord"
+	"github.com/pocketmq/mq/internal/history"
 	"github.com/pocketmq/mq/internal/record"
 )
 
@@ -20,7 +21,7 @@ import (
 // its number.
 type powerMessage struct {
 	number, pad int
-	call        int // messages of one call are in one frame
+	call        int64 // messages of one call are in one frame
 	key         string
 	topic       *powerTopic
 	known       bool // its place is
@@ -29,8 +30,6 @@ type powerMessage struct {
 	as      string        // which it repeats; empty: its own
 	instead *powerMessage // of which it is that, in whose place it may be stored
 	refused bool          // it must not be stored
-	durable bool          // it must survive a power cut
-	sent    bool          // it must survive anything else
 	gone    bool          // it was not there when the store was opened
 }
 
@@ -52,6 +51,9 @@ func (l *powerRun) holder(m *powerMessage) *powerMessage {
 	return m
 }
 
+// doubtful holds a key as long as nobody knows whether a repeat was stored.
+var doubtful = &powerMessage{}
+
 func numberOf(body []byte) int {
 	head, _, _ := strings.Cut(string(body[:min(len(body), 20)]), " ")
 	n, err := strconv.Atoi(head)
@@ -64,21 +66,12 @@ func numberOf(body []byte) int {
 // powerTopic is a topic that somebody tried to make.
 type powerTopic struct {
 	name       string
+	label      string // in the history, where no two topics have the same
 	durability Durability
 	id         coord.TopicID // 0: it is not known whether it was made
 	dying      bool          // it was asked to go, and nobody knows whether it did
 	durable    bool          // it must survive a power cut
 }
-
-// powerAck is how sure it is that a group is done with a message.
-type powerAck uint8
-
-const (
-	powerTried    powerAck = iota + 1 // nobody knows
-	powerVolatile                     // until the process ends
-	powerWritten                      // until the power goes
-	powerSynced                       // for good, but for a reset
-)
 
 type powerGroup struct {
 	name string
@@ -88,72 +81,25 @@ type powerGroup struct {
 
 // powerSub is what a group has done in a topic.
 type powerSub struct {
-	gen     int              // changes when a reset begins and when it ends
-	done    map[int]powerAck // by number of the message
-	excused map[int]bool     // need not be delivered: a reset went past them
-	failing map[int]bool     // failed when they were handled last
+	gen     int          // changes when a reset begins and when it ends
+	done    map[int]bool // by number of the message: it may be acknowledged
+	excused map[int]bool // need not be delivered: a reset went past them
+	failing map[int]bool // failed when they were handled last
 }
 
 func (g *powerGroup) sub(t *powerTopic) *powerSub {
 	if g.subs[t] == nil {
-		g.subs[t] = &powerSub{done: map[int]powerAck{}, excused: map[int]bool{}, failing: map[int]bool{}}
+		g.subs[t] = &powerSub{done: map[int]bool{}, excused: map[int]bool{}, failing: map[int]bool{}}
 	}
 	return g.subs[t]
 }
 
-// settle ends what acks hold only for the time being: to is powerSynced if all
-// of them are on the disk now, powerTried if the power went.
-func (l *powerRun) settle(to powerAck) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, g := range l.groups {
-		for _, sub := range g.subs {
-			for n, ack := range sub.done {
-				if ack == powerWritten || ack == powerVolatile {
-					sub.done[n] = to
-				}
-			}
-		}
-	}
-}
-
-// synced notes that the log is synced as far as it was written.
-func (l *powerRun) synced() {
+// topicsSynced notes that the log is synced as far as it was written.
+func (l *powerRun) topicsSynced() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, t := range l.topics {
 		t.durable = t.durable || t.id != 0
-	}
-	for _, m := range slices.Backward(l.messages) {
-		if m.durable && m.sent {
-			break // and so is what was sent before it
-		}
-		m.durable = m.sent
-	}
-	for _, g := range l.groups {
-		for _, sub := range g.subs {
-			for n, ack := range sub.done {
-				if ack == powerWritten {
-					sub.done[n] = powerSynced
-				}
-			}
-		}
-	}
-}
-
-// lossless notes that a life ended without a power cut. What handlers have done
-// is acknowledged a moment later, so that may come again after a kill.
-func (l *powerRun) lossless() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, g := range l.groups {
-		for _, sub := range g.subs {
-			for n, ack := range sub.done {
-				if ack == powerVolatile {
-					sub.done[n] = powerTried
-				}
-			}
-		}
 	}
 }
 
@@ -161,9 +107,8 @@ func (l *powerRun) lossless() {
 //
 //   - no damage, for the disk keeps what it has;
 //   - the log has what was written, in its order, up to some frame and nothing
-//     else; whole calls; nothing that was refused or had been lost; every byte;
-//   - everything acknowledged that must have survived the end of the last life,
-//     but for what retention dropped, and that only if all groups had it;
+//     else; whole calls;
+//   - what retention dropped all groups had;
 //   - the topics that were made, and none that was deleted;
 //   - every message under its id, and offsets without a gap;
 //   - all folds as the log says (Check).
@@ -221,13 +166,15 @@ func (l *powerRun) forgetTopic(t *powerTopic) {
 
 func (l *powerRun) alive(t *powerTopic) bool { return l.topics[t.name] == t && t.id != 0 && !t.dying }
 
-// lookInLog reads the whole log and returns which messages it has.
+// lookInLog reads the whole log, tells the judge of it, and returns which messages
+// it has.
 //
 // Copies of parked messages count apart: retention may drop what they were made
 // of before them.
 func (l *powerRun) lookInLog() (found, copies map[*powerMessage]bool) {
 	found, copies = map[*powerMessage]bool{}, map[*powerMessage]bool{}
 	last := 0
+	scan := l.beginLocked(history.Op{Kind: history.OpScan})
 	err := l.b.log.Scan(l.b.log.Start(), l.b.log.Written(), func(r commitlog.Record) error {
 		if record.KindOf(r.Payload) != record.KindMessage {
 			return nil
@@ -237,19 +184,18 @@ func (l *powerRun) lookInLog() (found, copies map[*powerMessage]bool) {
 			return err
 		}
 		m := l.numbers[numberOf(v.Body)]
-		switch {
-		case m == nil || string(v.Body) != m.body():
-			l.flawLocked("at %d are bytes that nobody sent: %.40q", r.Position, v.Body)
-			return nil
-		case m.refused:
-			l.flawLocked("message %d is stored at %d, and was refused", m.number, r.Position)
-		case m.gone:
-			l.flawLocked("message %d at %d had gone, and is back", m.number, r.Position)
-		case v.Origin() != nil:
-			l.stats.parked++
+		if v.Origin() != nil {
+			if l.stats.parked++; m == nil || m.refused || m.gone {
+				l.flawLocked("at %d is a copy of what there is not: %.40q", r.Position, v.Body)
+			}
 			copies[m] = true
 			return nil
-		case m.number <= last:
+		}
+		l.judge.Add(l.seen(history.OpRead, m, v.Body, v.Queue, v.Offset))
+		if m == nil {
+			return nil
+		}
+		if m.number <= last {
 			l.flawLocked("message %d at %d lies behind %d", m.number, r.Position, last)
 		}
 		last = m.number
@@ -261,6 +207,10 @@ func (l *powerRun) lookInLog() (found, copies map[*powerMessage]bool) {
 	if err != nil {
 		l.flawLocked("scan: %v", err)
 	}
+	l.tellDropped()
+	l.judge.Add(history.Op{Kind: history.OpScanDone, Call: scan})
+	// Recovery has synced what it found.
+	l.judge.Add(history.Op{Kind: history.OpSyncDone, Call: l.beginLocked(history.Op{Kind: history.OpSync})})
 	return found, copies
 }
 
@@ -279,7 +229,7 @@ func (l *powerRun) placed(m *powerMessage, at SendResult) {
 // lookForMessages compares what is there with what must be.
 func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 	start := l.b.log.Start()
-	whole := map[int]bool{} // calls, by number
+	whole := map[int64]bool{} // calls, by number
 	end := 0
 	for i, m := range l.messages {
 		if found[m] {
@@ -298,7 +248,6 @@ func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 			if m.topic.id != 0 && l.alive(m.topic) && !l.condemned(m) {
 				l.lookUp(m)
 			}
-			m.sent, m.durable = true, true // recovery has synced what it found
 			kept = append(kept, m)
 			continue
 		}
@@ -306,15 +255,8 @@ func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 		switch {
 		case dropped:
 			l.mayHaveGone(m, copies[m])
-		case !m.sent:
-		case m.durable:
-			l.flawLocked("message %d at %+v was acknowledged as synced, and is not there", m.number, m.SendResult)
-		case !l.lossy:
-			l.flawLocked("message %d at %+v was acknowledged, the power did not go, and it is not there", m.number, m.SendResult)
-		case i < end:
+		case m.known && i < end:
 			l.flawLocked("message %d at %+v is not there, and later ones are", m.number, m.SendResult)
-		default:
-			l.stats.lost++
 		}
 	}
 	for _, m := range l.numbers {
@@ -324,6 +266,8 @@ func (l *powerRun) lookForMessages(found, copies map[*powerMessage]bool) {
 			l.flawLocked("message %d at %+v is there again, as %d at %+v", m.instead.number, m.instead.SendResult, m.number, m.SendResult)
 		case found[m.instead]:
 			l.holders[m.as] = m.instead
+		case found[m] || l.holders[m.as] == doubtful:
+			l.holders[m.as] = m
 		}
 	}
 	l.messages, l.lossy = kept, false
@@ -356,7 +300,7 @@ func (l *powerRun) mayHaveGone(m *powerMessage, parked bool) {
 		if parked && g.name == "P" {
 			continue
 		}
-		if sub := g.subs[m.topic]; sub != nil && sub.done[m.number] == 0 && !sub.excused[m.number] {
+		if sub := g.subs[m.topic]; sub != nil && !sub.done[m.number] && !sub.excused[m.number] {
 			l.flawLocked("message %d at %+v was dropped, and group %s never acknowledged it", m.number, m.SendResult, g.name)
 		}
 	}
@@ -380,28 +324,18 @@ func (l *powerRun) lookForGaps(q *queue) {
 	}
 }
 
-// deliveredLocked looks at what a group got.
-func (l *powerRun) deliveredLocked(g *powerGroup, got *Message) (m *powerMessage, sub *powerSub) {
+// deliveredLocked tells the judge what a member of a group got.
+func (l *powerRun) deliveredLocked(g *powerGroup, member string, unordered bool, got *Message) (m *powerMessage, sub *powerSub) {
 	l.stats.delivered++
 	m = l.numbers[numberOf(got.Body)]
-	switch {
-	case m == nil || string(got.Body) != m.body():
-		l.flawLocked("group %s got bytes that nobody sent: %.40q", g.name, got.Body)
+	op := l.seen(history.OpPoll, m, got.Body, got.Queue, got.Offset)
+	op.Group, op.Member, op.Unordered = g.name, member, unordered
+	l.judge.Add(op)
+	if m == nil {
 		return nil, nil
-	case m.refused:
-		l.flawLocked("group %s got message %d, which was refused", g.name, m.number)
-	case m.gone:
-		l.flawLocked("group %s got message %d, which had gone", g.name, m.number)
 	}
 	l.placed(m, SendResult{ID: got.ID, Topic: got.Topic, Queue: got.Queue, Offset: got.Offset})
-	m.sent = true
-	// Nobody sees what is not as durable as it is to be.
-	m.durable = m.durable || m.topic.durability == Synced
-	sub = g.sub(m.topic)
-	if ack := sub.done[m.number]; ack > powerTried {
-		l.flawLocked("group %s got message %d at %+v again: its acknowledgement is %d", g.name, m.number, m.SendResult, ack)
-	}
-	return m, sub
+	return m, g.sub(m.topic)
 }
 
 // inOrderLocked checks that nothing of a key is handed out before what comes
@@ -412,37 +346,35 @@ func (l *powerRun) inOrderLocked(sub *powerSub, m *powerMessage) {
 		if before.topic != m.topic || !before.known || before.Queue != m.Queue || before.key != m.key || before.Offset >= m.Offset || before.Offset < entries.Min() {
 			continue
 		}
-		if n := before.number; sub.failing[n] || sub.done[n] == 0 && !sub.excused[n] && before.sent {
+		if n := before.number; sub.failing[n] || !sub.done[n] && !sub.excused[n] {
 			l.flawLocked("message %d of key %q at offset %d is handled before %d at %d", m.number, m.key, m.Offset, n, before.Offset)
 		}
 	}
 }
 
-// drain has every group take what there is, and looks whether that is all it has
-// yet to get.
+// drain has every group take what there is, and says so: the judge knows whether
+// that is all it had yet to get.
 func (l *powerRun) drain() {
 	must(l.push.Close())
 	for _, name := range []string{"G", "H", "P"} {
 		g := l.groups[name]
-		got, ok := l.takeAll(g)
-		if !ok {
+		if !l.takeAll(g) {
 			return
 		}
 		l.mu.Lock()
-		for _, m := range l.messages {
-			sub := g.subs[m.topic]
-			if !l.alive(m.topic) || sub == nil || sub.done[m.number] != 0 || sub.excused[m.number] || got[m.number] || m.ID.position < l.b.log.Start() {
-				continue
+		l.tellDropped()
+		for t := range g.subs {
+			if l.alive(t) {
+				l.judge.Add(history.Op{Kind: history.OpDrained, Group: g.name, Topic: t.label})
 			}
-			l.flawLocked("group %s never got message %d at %+v", g.name, m.number, m.SendResult)
 		}
 		l.mu.Unlock()
 	}
 }
 
 // takeAll polls until nothing comes any more.
-func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
-	got = map[int]bool{}
+func (l *powerRun) takeAll(g *powerGroup) bool {
+	l.tell(history.Op{Kind: history.OpJoin, Group: g.name})
 	for _, p := range l.pulls {
 		if p.group == g {
 			must(p.Close())
@@ -459,7 +391,7 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 	}
 	if err != nil {
 		l.flaw("drain %s: %v", g.name, err)
-		return nil, false
+		return false
 	}
 	last := map[Queue]Offset{}
 	for {
@@ -469,17 +401,17 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 		if errors.Is(err, context.DeadlineExceeded) {
 			l.noteCursors(c.group)
 			must(c.Close())
-			return got, true
+			return true
 		}
 		if err != nil {
 			l.flaw("poll: %v", err)
-			return nil, false
+			return false
 		}
 		l.mu.Lock()
+		l.tellDropped()
 		for _, m := range ms {
-			if pm, _ := l.deliveredLocked(g, m); pm != nil {
-				got[pm.number] = true
-			}
+			// What is parked is acknowledged where it was, and has a queue of its own.
+			l.deliveredLocked(g, c.name, g.name == "P", m)
 			q, off := m.origin.cursor.queue.name(), m.origin.offset
 			if before, ok := last[q]; ok && off <= before {
 				l.flawLocked("group %s got %v offset %d after %d", g.name, q, off, before)
@@ -491,7 +423,7 @@ func (l *powerRun) takeAll(g *powerGroup) (got map[int]bool, ok bool) {
 		// behind it after that.
 		if err := c.Commit(context.Background(), ms...); err != nil {
 			l.flaw("commit: %v", err)
-			return nil, false
+			return false
 		}
 	}
 }

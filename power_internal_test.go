@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pocketmq/mq/internal/crashfs"
+	"github.com/pocketmq/mq/internal/history"
 	"github.com/pocketmq/mq/internal/vfs"
 )
 
@@ -33,8 +34,9 @@ var (
 // TestPowerCuts goes through random histories of a whole broker: sends of all
 // kinds, consumers of several groups, resets, topics and members that come and
 // go, retention, checkpoints; a power cut, a kill or a close in between, also
-// while the store is being opened, up to three deep; calls that fail. What must
-// hold afterwards is said at powerRun.looked.
+// while the store is being opened, up to three deep; calls that fail. What its
+// clients see is judged by package history; what must hold besides, of the store
+// itself, is said at powerRun.looked.
 //
 // The broker stands on a file system that forgets what was not synced, but for
 // its journal: the library goes to the operating system by itself. That folder
@@ -120,6 +122,10 @@ type powerRun struct {
 	journal powerJournal
 
 	mu       sync.Mutex // guards all below: handlers run beside the test
+	judge    *history.Checker
+	judged   int                   // anomalies that are among the flaws
+	dropped  map[powerQueue]Offset // what the judge was told
+	handled  map[int64]history.Op  // by handlers of this life: their acknowledgements
 	flaws    []string
 	numbers  map[int]*powerMessage // all ever
 	messages []*powerMessage       // that may be in the log, in its order
@@ -127,7 +133,8 @@ type powerRun struct {
 	holders  map[string]*powerMessage // of a DedupKey, if it is not the first that was sent
 	topics   map[string]*powerTopic
 	groups   map[string]*powerGroup
-	calls    int
+	calls    int64
+	labels   int  // of topics
 	lossy    bool // the power went since the store was looked at
 }
 
@@ -135,6 +142,7 @@ func newPowerRun(seed uint64, portable bool, dir string) *powerRun {
 	l := &powerRun{
 		rnd: rand.New(rand.NewPCG(seed, 0)), dir: dir, numbers: map[int]*powerMessage{}, ids: map[MessageID]bool{}, holders: map[string]*powerMessage{},
 		topics: map[string]*powerTopic{}, groups: map[string]*powerGroup{},
+		judge: history.NewChecker(), dropped: map[powerQueue]Offset{}, handled: map[int64]history.Op{},
 	}
 	for name, acks := range map[string]Durability{"G": Synced, "H": Written, "P": Written} {
 		l.groups[name] = &powerGroup{name: name, acks: acks, subs: map[*powerTopic]*powerSub{}}
@@ -171,6 +179,7 @@ func (l *powerRun) flawLocked(format string, args ...any) {
 func (l *powerRun) failed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.hearJudge()
 	return len(l.flaws) > 0
 }
 
@@ -202,6 +211,10 @@ func (l *powerRun) history() {
 	if l.b != nil {
 		_ = l.b.Close()
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.hearJudge()
+	l.stats.lost, l.stats.judged = int64(r.Gone), int64(r.Operations())
 }
 
 func must(err error) {
@@ -337,7 +350,7 @@ func (l *powerRun) powerCut(end func() error) {
 	l.fs = left
 	l.journal.cut(l.rnd, &l.trace)
 	l.lossy = true
-	l.settle(powerTried)
+	l.crashed(history.OpCut)
 	l.trace.note("power cut")
 }
 
@@ -348,7 +361,7 @@ func (l *powerRun) kill(end func() error) {
 	l.quiet(func() { left = l.fs.Kill() })
 	_ = end()
 	l.fs = left
-	l.lossless()
+	l.crashed(history.OpKill)
 	l.trace.note("killed")
 }
 
@@ -357,14 +370,15 @@ func (l *powerRun) close() {
 	if l.rnd.IntN(2) == 0 {
 		l.fs.CutAt(1 + l.rnd.Int64N(40))
 	}
+	call := l.begin(history.Op{Kind: history.OpSync})
 	err := l.b.Close()
 	l.trace.note("close: %v, power off: %v", err, l.fs.Off())
 	off := l.fs.Off()
 	switch {
 	case err == nil:
 		l.stats.closes++
-		l.lossless()
-		l.settle(powerSynced)
+		l.tell(history.Op{Kind: history.OpSyncDone, Call: call})
+		l.tell(l.handledForGood()...)
 		if !off {
 			l.journal.keep()
 		}
@@ -375,9 +389,7 @@ func (l *powerRun) close() {
 	if !off && l.rnd.IntN(2) == 0 {
 		l.stats.kills++
 		l.fs = l.fs.Kill()
-		if err != nil {
-			l.lossless()
-		}
+		l.crashed(history.OpKill)
 		return
 	}
 	l.powerCut(func() error { return nil })
@@ -385,13 +397,13 @@ func (l *powerRun) close() {
 
 // powerStats is what a number of histories did.
 type powerStats struct {
-	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, parked, repeats, steps int64
+	histories, opened, cuts, inRecovery, kills, closes, poisoned, sent, lost, delivered, acked, dropped, parked, repeats, steps, judged int64
 }
 
 func (s *powerStats) all() []*int64 {
 	return []*int64{
 		&s.histories, &s.opened, &s.cuts, &s.inRecovery, &s.kills, &s.closes, &s.poisoned, &s.sent, &s.lost, &s.delivered,
-		&s.acked, &s.dropped, &s.parked, &s.repeats, &s.steps,
+		&s.acked, &s.dropped, &s.parked, &s.repeats, &s.steps, &s.judged,
 	}
 }
 
@@ -403,8 +415,8 @@ func (s *powerStats) add(o *powerStats) {
 
 func (s *powerStats) String() string {
 	return fmt.Sprintf("%d histories: %d openings, %d power cuts (%d of them while opening), %d kills, %d closes, %d poisoned logs; "+
-		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups, %d copies of parked ones seen, %d repeats told; %d steps of the file system",
-		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.parked, s.repeats, s.steps)
+		"%d messages acknowledged (%d not synced and lost to power cuts, %d dropped by retention), %d delivered, %d acknowledged by groups, %d copies of parked ones seen, %d repeats told; %d steps of the file system; %d operations judged",
+		s.histories, s.opened, s.cuts, s.inRecovery, s.kills, s.closes, s.poisoned, s.sent, s.lost, s.dropped, s.delivered, s.acked, s.parked, s.repeats, s.steps, s.judged)
 }
 
 // powerTrace keeps lines for who looks at a failure: the test's and the broker's.

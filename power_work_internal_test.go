@@ -5,18 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
-)
 
-// powerPull is a member of a group that polls, with what it has not committed.
-type powerPull struct {
-	*PullConsumer
-	group *powerGroup
-	out   []*Message
-}
+	"github.com/pocketmq/mq/internal/history"
+)
 
 // join makes producer, members and a handler.
 func (l *powerRun) join() bool {
@@ -39,83 +32,6 @@ func (l *powerRun) join() bool {
 		}
 	}
 	return l.joinPush(l.groups["P"])
-}
-
-func (l *powerRun) joinPull(g *powerGroup) bool {
-	c, err := l.b.NewPullConsumer(g.name, &PullOptions{AckDurability: g.acks})
-	if err != nil {
-		return l.goesOn("join", err)
-	}
-	l.pulls = append(l.pulls, &powerPull{PullConsumer: c, group: g})
-	return l.subscribe(g, c.Subscribe, l.names()...)
-}
-
-func (l *powerRun) subscribe(g *powerGroup, subscribe func(string, Filter) error, names ...string) bool {
-	for _, name := range names {
-		l.mu.Lock()
-		t := l.topics[name]
-		g.sub(t) // also if nobody knows
-		l.mu.Unlock()
-		if err := subscribe(name, All); err != nil {
-			return l.goesOn("subscribe", err)
-		}
-	}
-	return true
-}
-
-func (l *powerRun) joinPush(g *powerGroup) bool {
-	rnd := rand.New(rand.NewPCG(l.rnd.Uint64(), 1)) // handlers run one at a time, under mu
-	ordered := l.rnd.IntN(3) > 0
-	poison := fmt.Sprint(l.rnd.IntN(8)) // a key that always fails, or none
-	handler := func(_ context.Context, m *Message) error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		pm, sub := l.deliveredLocked(g, m)
-		if pm == nil {
-			return nil
-		}
-		l.trace.note("  %s handles %s, attempt %d", g.name, described([]*Message{m}), m.Attempt)
-		gen := sub.gen
-		current := func() bool { return sub.gen == gen && int64(m.origin.start) == m.origin.cursor.current.Load() }
-		if ordered && gen%2 == 0 && current() && l.alive(pm.topic) && !l.fs.Off() {
-			l.inOrderLocked(sub, pm)
-		}
-		sub.done[pm.number] = powerTried
-		if nap := rnd.IntN(4); nap > 1 {
-			l.mu.Unlock()
-			time.Sleep(time.Duration(nap) * time.Millisecond)
-			l.mu.Lock()
-		}
-		// What fails without an order is stored again, under another position: the
-		// histories do not follow that yet (delay_power_internal_test.go does).
-		failed := ordered && (rnd.IntN(6) == 0 || m.ShardingKey == poison)
-		switch {
-		case !current(): // it was handed out before a reset
-			sub.done[pm.number] = powerTried
-		case failed:
-			sub.done[pm.number] = powerTried
-			sub.failing[pm.number] = true
-		default:
-			sub.done[pm.number] = powerVolatile
-			delete(sub.failing, pm.number)
-			l.stats.acked++
-		}
-		if failed {
-			return errors.New("not this time")
-		}
-		return nil
-	}
-	backoff := func(int) time.Duration { return 5 * time.Millisecond }
-	var err error
-	o := &PushOptions{Concurrency: 1 + l.rnd.IntN(3), Backoff: backoff, Ordered: ordered, MaxAttempts: -1}
-	if ordered {
-		o.PrefetchMessages = 1 + l.rnd.IntN(12)
-	}
-	l.push, err = l.b.NewPushConsumer(g.name, handler, o)
-	if err != nil {
-		return l.goesOn("join", err)
-	}
-	return l.subscribe(g, l.push.Subscribe, l.names()...)
 }
 
 // names lists the topics that are there for sure.
@@ -180,8 +96,6 @@ func (l *powerRun) rest() bool {
 	return true
 }
 
-// ---- sending
-
 // messagesOf makes messages of one call.
 func (l *powerRun) messagesOf(n int) (ms []*Message, all []*powerMessage) {
 	names := l.names()
@@ -202,6 +116,7 @@ func (l *powerRun) messagesOf(n int) (ms []*Message, all []*powerMessage) {
 		pm := &powerMessage{number: len(l.numbers) + 1, pad: pad, call: l.calls, topic: l.topics[names[l.rnd.IntN(len(names))]]}
 		l.numbers[pm.number] = pm
 		l.messages = append(l.messages, pm)
+		l.judge.Add(pm.send())
 		m := &Message{Topic: pm.topic.name, Keys: []string{"k"}, Body: []byte(pm.body())}
 		if pm.keyed = l.rnd.IntN(2) == 0; pm.keyed {
 			m.DedupKey = pm.dedupKey()
@@ -212,6 +127,7 @@ func (l *powerRun) messagesOf(n int) (ms []*Message, all []*powerMessage) {
 		}
 		ms, all = append(ms, m), append(all, pm)
 	}
+	l.judge.Add(history.Op{Kind: history.OpSync, Call: l.calls})
 	return ms, all
 }
 
@@ -276,6 +192,7 @@ func (l *powerRun) refuse(all []*powerMessage) {
 	defer l.mu.Unlock()
 	for _, m := range all {
 		m.refused = true
+		l.judge.Add(m.ended(history.OpFailed))
 	}
 }
 
@@ -284,21 +201,27 @@ func (l *powerRun) sent(all []*powerMessage, rs []SendResult, err error) bool {
 	if err != nil {
 		if errors.Is(err, ErrDiskFull) || errors.Is(err, ErrFull) {
 			l.refuse(all)
-		}
+		} // else nobody knows
 		return l.goesOn("send", err)
 	}
-	synced := false
+	synced := slices.ContainsFunc(all, func(m *powerMessage) bool { return m.topic.durability == Synced })
 	l.mu.Lock()
 	for i, m := range all {
 		l.placed(m, rs[i])
 		l.trace.note("  %d is at %s:%d@%d", m.number, m.Topic, m.Queue, m.Offset)
-		m.sent = true
 		l.stats.sent++
-		synced = synced || m.topic.durability == Synced
+		op := m.sent()
+		if synced {
+			op.Durability = history.Synced
+		}
+		l.judge.Add(op)
+	}
+	if synced { // and with it everything before
+		l.judge.Add(history.Op{Kind: history.OpSyncDone, Call: all[0].call})
 	}
 	l.mu.Unlock()
-	if synced { // and with it everything before
-		l.synced()
+	if synced {
+		l.topicsSynced()
 	}
 	return true
 }
@@ -326,6 +249,7 @@ func (l *powerRun) sendAgain() bool {
 		pm := &powerMessage{number: len(l.numbers) + 1, pad: 1, call: l.calls, topic: m.topic, keyed: true, as: m.dedupKey(), instead: m}
 		l.numbers[pm.number] = pm
 		l.messages = append(l.messages, pm)
+		l.judge.Add(pm.send(), history.Op{Kind: history.OpSync, Call: pm.call})
 		ms[i].Body = []byte(pm.body())
 		all = append(all, pm)
 	}
@@ -342,7 +266,7 @@ func (l *powerRun) sendAgain() bool {
 		defer l.mu.Unlock()
 		for _, pm := range all {
 			if !pm.refused { // it may be there
-				l.holders[pm.as] = pm
+				l.holders[pm.as] = doubtful
 			}
 		}
 		return ok
@@ -355,7 +279,7 @@ func (l *powerRun) sendAgain() bool {
 			l.repeated(m, all[i], rs[i])
 			continue
 		}
-		if !m.gone && m.sent && m.known && m.ID.position >= l.b.log.Start() {
+		if !m.gone && m.known && m.ID.position >= l.b.log.Start() {
 			l.flawLocked("message %d at %+v was sent again and stored again at %+v", m.number, m.SendResult, rs[i])
 		}
 		l.holders[m.dedupKey()] = all[i]
@@ -374,209 +298,15 @@ func (l *powerRun) repeated(m, repeat *powerMessage, r SendResult) {
 	}
 	r.Duplicate = false
 	l.placed(m, r)
-	m.sent = true
-	m.durable = m.durable || m.topic.durability == Synced
+	l.judge.Add(repeat.ended(history.OpFailed), m.sent())
 }
-
-// ---- consuming
-
-func (l *powerRun) aPull() *powerPull {
-	if len(l.pulls) == 0 {
-		return nil
-	}
-	return l.pulls[l.rnd.IntN(len(l.pulls))]
-}
-
-func (l *powerRun) consume() bool {
-	c := l.aPull()
-	if c == nil {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	ms, err := c.Poll(ctx, 1+l.rnd.IntN(20))
-	if errors.Is(err, context.DeadlineExceeded) {
-		return true
-	}
-	if err != nil {
-		return l.goesOn("poll", err)
-	}
-	l.trace.note("%s polled %s", c.name, described(ms))
-	l.mu.Lock()
-	for _, m := range ms {
-		l.deliveredLocked(c.group, m)
-	}
-	l.mu.Unlock()
-	l.rnd.Shuffle(len(ms), func(i, j int) { ms[i], ms[j] = ms[j], ms[i] })
-	n := l.rnd.IntN(len(ms) + 1)
-	c.out = append(c.out, ms[n:]...)
-	return l.commit(c, ms[:n])
-}
-
-// described lists messages by number and place.
-func described(ms []*Message) string {
-	var b strings.Builder
-	for _, m := range ms {
-		fmt.Fprintf(&b, " %d=%s:%d@%d", numberOf(m.Body), m.Topic, m.Queue, m.Offset)
-	}
-	return b.String()
-}
-
-func (l *powerRun) commitLater() bool {
-	c := l.aPull()
-	if c == nil {
-		return true
-	}
-	n := l.rnd.IntN(len(c.out) + 1)
-	ms := c.out[:n]
-	c.out = c.out[n:]
-	return l.commit(c, ms)
-}
-
-func (l *powerRun) commit(c *powerPull, ms []*Message) bool {
-	if len(ms) == 0 {
-		return true
-	}
-	l.mark(c.group, ms, powerTried)
-	err := c.Commit(context.Background(), ms...)
-	l.trace.note("%s of %s commits %s: %v", c.name, c.group.name, described(ms), err)
-	switch {
-	case errors.Is(err, ErrStale): // some of them, and nobody knows which
-		return true
-	case err != nil:
-		return l.goesOn("commit", err)
-	}
-	l.mark(c.group, ms, powerWritten)
-	if c.group.acks == Synced { // and with it everything before
-		l.synced()
-	}
-	return true
-}
-
-// mark notes that a group is done with messages.
-func (l *powerRun) mark(g *powerGroup, ms []*Message, ack powerAck) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, m := range ms {
-		pm := l.numbers[numberOf(m.Body)]
-		if pm == nil || !l.alive(pm.topic) {
-			continue
-		}
-		sub := g.sub(pm.topic)
-		if sub.done[pm.number] < ack {
-			sub.done[pm.number] = ack
-			if ack == powerWritten {
-				l.stats.acked++
-			}
-		}
-	}
-}
-
-func (l *powerRun) another() bool {
-	if len(l.pulls) > 5 {
-		return true
-	}
-	return l.joinPull(l.groups[[]string{"G", "H"}[l.rnd.IntN(2)]])
-}
-
-func (l *powerRun) leave() bool {
-	if len(l.pulls) == 0 {
-		return true
-	}
-	i := l.rnd.IntN(len(l.pulls))
-	c := l.pulls[i]
-	l.pulls = slices.Delete(l.pulls, i, i+1)
-	return l.goesOn("leave", c.Close())
-}
-
-// reset moves a group. What it has done since it began to be moved, and before
-// that ended, counts for nothing.
-func (l *powerRun) reset() bool {
-	names := l.names()
-	if len(names) == 0 {
-		return true
-	}
-	name := names[l.rnd.IntN(len(names))]
-	g := l.groups[[]string{"G", "H", "P"}[l.rnd.IntN(3)]]
-	route, err := l.b.Route(name)
-	if err != nil {
-		return l.goesOn("route", err)
-	}
-	q := route[l.rnd.IntN(len(route))]
-	off := q.Start + Offset(l.rnd.Int64N(int64(q.End-q.Start)+1))
-	to := []Whence{Earliest, Latest, AtOffset(q.Queue, off)}[l.rnd.IntN(3)]
-	l.trace.note("reset %s in %s to %v", g.name, name, to)
-	begun, had := l.movedTo(g, name, to, false)
-	err = l.b.ResetOffset(g.name, name, to)
-	l.movedTo(g, name, to, true)
-	l.mu.Lock()
-	if err == nil && to.kind == whenceEarliest {
-		clear(begun.excused)
-		l.excuseDropped(begun, name)
-	}
-	for _, n := range had {
-		if err != nil { // it may not have been moved
-			begun.done[n] = powerTried
-		}
-	}
-	l.mu.Unlock()
-	return l.goesOn("reset", err)
-}
-
-// excuseDropped notes what of a topic retention has dropped already.
-func (l *powerRun) excuseDropped(sub *powerSub, name string) {
-	t := l.b.names.topic(name)
-	if t == nil {
-		return
-	}
-	queues := *t.queues.Load()
-	for _, m := range l.messages {
-		if m.topic.id == t.id && m.known && m.Offset < queues[m.Queue].entries.Min() {
-			sub.excused[m.number] = true
-		}
-	}
-}
-
-// movedTo is called before a reset and after it. What a handler has done in
-// between may count or not.
-func (l *powerRun) movedTo(g *powerGroup, name string, to Whence, over bool) (sub *powerSub, had []int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	t := l.topics[name]
-	sub = g.sub(t)
-	sub.gen++
-	clear(sub.failing)
-	for _, m := range l.messages {
-		if m.topic != t {
-			continue
-		}
-		if to.kind == whenceOffset && m.known && m.Queue != to.queue.ID {
-			// Acknowledged it stays; what is handled and not yet acknowledged comes
-			// again, for it was handed out under the start before.
-			if sub.done[m.number] == powerVolatile {
-				sub.done[m.number] = powerTried
-			}
-			continue
-		}
-		if to.kind == whenceLatest || to.kind == whenceOffset && (!m.known || m.Offset < to.offset) {
-			sub.excused[m.number] = true
-		}
-		if over && sub.done[m.number] != 0 {
-			sub.done[m.number] = powerTried
-		} else if !over && sub.done[m.number] != 0 {
-			delete(sub.done, m.number)
-			had = append(had, m.number)
-		}
-	}
-	return sub, had
-}
-
-// ---- the store
 
 func (l *powerRun) syncAll() bool {
+	call := l.begin(history.Op{Kind: history.OpSync})
 	err := l.b.Sync(context.Background())
 	if err == nil {
-		l.synced()
+		l.tell(history.Op{Kind: history.OpSyncDone, Call: call})
+		l.topicsSynced()
 	}
 	return l.goesOn("sync", err)
 }
@@ -615,8 +345,9 @@ func (l *powerRun) createTopic(name string) bool {
 	if d == 0 {
 		d = []Durability{Synced, Written}[l.rnd.IntN(2)]
 	}
-	t := &powerTopic{name: name, durability: d}
 	l.mu.Lock()
+	l.labels++
+	t := &powerTopic{name: name, label: fmt.Sprintf("%s/%d", name, l.labels), durability: d}
 	l.topics[name] = t
 	l.mu.Unlock()
 	if err := l.b.CreateTopic(name, &TopicConfig{Queues: 1 + l.rnd.IntN(3), Durability: d, Dedup: DedupWindow{For: time.Hour}}); err != nil {
@@ -649,6 +380,7 @@ func (l *powerRun) deleteTopic() bool {
 	l.mu.Lock()
 	t := l.topics[names[l.rnd.IntN(len(names))]]
 	t.dying = true
+	l.judge.Add(history.Op{Kind: history.OpDeleted, Topic: t.label})
 	l.mu.Unlock()
 	err := l.b.DeleteTopic(t.name)
 	if err == nil {

@@ -32,16 +32,17 @@ type Checker struct {
 	marks        map[int64]mark // of syncs under way
 	scans        map[int64]int  // their beginnings
 
-	acks      map[groupSlot]*ack
-	calls     map[int64][]*ack
-	resets    map[groupTopic]int
-	resetting map[int64]groupTopic
-	excused   map[groupTopic]int // what was sent before this operation need not be delivered
-	deals     map[string]int     // of a group: how often its queues were dealt out
-	reached   map[memberQueue]position
-	furthest  map[groupSlot]int64 // of a group in a queue (offset 0): the highest offset delivered
-	got       map[string]map[*message]bool
-	asked     map[groupMember]int // when it began to poll
+	acks     map[groupSlot]*ack
+	calls    map[int64][]*ack
+	moves    map[string][]*move // of a group, in the order in which they began
+	moving   map[int64]*move
+	sought   map[groupTopic]int // what was sent before this operation need not be delivered
+	deals    map[string]int     // of a group: how often its queues were dealt out
+	reached  map[memberQueue]position
+	furthest map[groupSlot]int64         // of a group in a queue (offset 0): the highest offset delivered
+	got      map[string]map[*message]int // by which operation
+	asked    map[groupMember]int         // when it began to poll
+	crashed  int                         // the last crash; -1: none
 }
 
 // NewChecker returns the judge of a history that has not begun.
@@ -50,9 +51,9 @@ func NewChecker() *Checker {
 		report: &Report{Counts: map[Class]int{}},
 		byID:   map[string]*message{}, slots: map[slot]*message{}, peaks: map[queue][]peak{}, durable: map[queue]int64{},
 		marks: map[int64]mark{}, scans: map[int64]int{}, acks: map[groupSlot]*ack{}, calls: map[int64][]*ack{},
-		resets: map[groupTopic]int{}, resetting: map[int64]groupTopic{}, excused: map[groupTopic]int{}, deals: map[string]int{},
-		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]bool{},
-		asked: map[groupMember]int{},
+		moves: map[string][]*move{}, moving: map[int64]*move{}, sought: map[groupTopic]int{}, deals: map[string]int{},
+		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]int{},
+		asked: map[groupMember]int{}, crashed: -1,
 	}
 }
 
@@ -115,7 +116,6 @@ type ack struct {
 	durability Durability
 	begun      int
 	ended      int // -1: not yet, or nobody knows how
-	resets     int // of the group and topic when it began
 	void       bool
 }
 
@@ -178,9 +178,11 @@ func (c *Checker) step(i int, o *Op) {
 		c.deals[o.Group]++
 	case OpSeek:
 		c.deals[o.Group]++
-		c.excused[groupTopic{o.Group, o.Topic}] = i
-	case OpReset, OpResetDone:
-		c.reset(i, o)
+		c.sought[groupTopic{o.Group, o.Topic}] = i
+	case OpReset, OpRewind, OpResetQueue:
+		c.move(i, o)
+	case OpResetDone:
+		c.moved(i, o.Call, o.Error == "")
 	case OpSync:
 		c.marks[o.Call] = mark{len(c.unsynced), len(c.unsyncedAcks)}
 	case OpSyncDone:
@@ -190,7 +192,7 @@ func (c *Checker) step(i int, o *Op) {
 	case OpScanDone:
 		c.scanDone(i, o)
 	case OpDropped:
-		c.excuse(func(m *message) bool { return m.at.queue == o.queue() && m.at.offset < o.Offset })
+		c.excuse(func(m *message) bool { return m.placed() && m.at.queue == o.queue() && m.at.offset < o.Offset })
 	case OpDeleted:
 		c.excuse(func(m *message) bool { return m.at.topic == o.Topic })
 	case OpKill, OpCut:
@@ -310,9 +312,10 @@ func (c *Checker) syncDone(i int, o *Op) {
 
 // crash takes away what nothing keeps.
 func (c *Checker) crash(i int, cut bool) {
-	for call := range c.resetting {
-		c.resetDone(i, call)
+	for call := range c.moving {
+		c.moved(i, call, false)
 	}
+	c.crashed = i
 	for _, a := range c.volatileAcks {
 		a.void = true
 	}
@@ -387,10 +390,14 @@ func (c *Checker) scanDone(i int, o *Op) {
 	}
 	delete(c.scans, o.Call)
 	for _, m := range c.messages {
-		if m.seen >= from || !m.placed() {
+		if m.seen >= from {
 			continue
 		}
 		switch m.state {
+		case begun:
+			if m.send < c.crashed && c.crashed < from {
+				m.state = gone // who sent it is, and it is not there
+			}
 		case stored:
 			c.report.add(LostWrite, []int{m.send, m.seen, i}, "%s is not at %v any more", m.id, m.at)
 		case maybe:
@@ -401,7 +408,7 @@ func (c *Checker) scanDone(i int, o *Op) {
 
 func (c *Checker) excuse(which func(*message) bool) {
 	for _, m := range c.messages {
-		if which(m) && m.state != failed {
+		if which(m) && (m.state == begun || m.state == stored) {
 			m.state = moot
 		}
 	}

@@ -54,6 +54,20 @@ func with(d history.Durability, more ...history.Op) []history.Op {
 	return append([]history.Op{send("a", d), sent("a", 0), send("b", d), sent("b", 1), send("c", d), sent("c", 2)}, more...)
 }
 
+// acked is a history in which a message was sent, got and acknowledged.
+func acked(id string, more ...history.Op) []history.Op {
+	return append([]history.Op{send(id, synced), sent(id, 0), poll(id, 0), ack(1, 0, synced), calls(history.OpAcked, 1)}, more...)
+}
+
+// failed is the end of a reset of which nobody knows what it did.
+func failed(call int64) history.Op {
+	return history.Op{Kind: history.OpResetDone, Call: call, Error: "nobody knows"}
+}
+
+func resetQueue(q int, to int64) history.Op {
+	return history.Op{Kind: history.OpResetQueue, Call: 2, Group: "G", Topic: "T", Queue: q, Offset: to}
+}
+
 // empty is a look at a store in which there is nothing.
 var empty = []history.Op{calls(history.OpScan, 9), calls(history.OpScanDone, 9)}
 
@@ -85,6 +99,7 @@ func TestCheck(t *testing.T) {
 		"lost: delivered as written":  {ops: after([]history.Op{send("a", written), poll("a", 0), plain(history.OpKill)}, empty...), class: history.LostWrite},
 		"lost: delivered as synced":   {ops: after([]history.Op{send("a", synced), poll("a", 0), plain(history.OpCut)}, empty...), class: history.LostWrite},
 		"lost: dropped":               {ops: after(with(synced, history.Op{Kind: history.OpDropped, Topic: "T", Offset: 3}), empty...)},
+		"lost: not yet seen":          {ops: after([]history.Op{send("a", synced), {Kind: history.OpDropped, Topic: "T", Offset: 3}, sent("a", 3)}, empty...), class: history.LostWrite},
 		"lost: dropped in part":       {ops: after(with(synced, history.Op{Kind: history.OpDropped, Topic: "T", Offset: 2}), empty...), class: history.LostWrite, proof: []int{4, 5, 8}},
 		"lost: topic deleted":         {ops: after(with(synced, plain(history.OpDeleted)), empty...)},
 		"lost: one look":              {ops: with(synced, read("", 1)), class: history.LostWrite, proof: []int{2, 3, 6}},
@@ -94,6 +109,18 @@ func TestCheck(t *testing.T) {
 		"unseen":                  {ops: with(synced, poll("a", 0), poll("b", 1), plain(history.OpDrained)), class: history.Unseen, proof: []int{4, 5, 8}},
 		"unseen: acknowledged":    {ops: with(synced, poll("a", 0), poll("b", 1), ack(1, 2, synced), calls(history.OpUnacked, 1), plain(history.OpDrained))},
 		"unseen: reset behind it": {ops: with(synced, calls(history.OpReset, 1), calls(history.OpResetDone, 1), plain(history.OpDrained))},
+		"unseen: reset failed":    {ops: with(synced, calls(history.OpReset, 1), failed(1), plain(history.OpDrained))},
+		"unseen: rewound":         {ops: acked("a", calls(history.OpRewind, 2), calls(history.OpResetDone, 2), plain(history.OpDrained)), class: history.Unseen, proof: []int{0, 2, 7}},
+		"unseen: rewind failed":   {ops: acked("a", calls(history.OpRewind, 2), failed(2), plain(history.OpDrained))},
+		"unseen: rewind killed":   {ops: acked("a", calls(history.OpRewind, 2), plain(history.OpKill), plain(history.OpDrained))},
+		"unseen: rewound, acked":  {ops: acked("a", calls(history.OpRewind, 2), ack(3, 0, synced), calls(history.OpResetDone, 2), plain(history.OpDrained))},
+		"unseen: there and back":  {ops: with(synced, calls(history.OpReset, 1), calls(history.OpResetDone, 1), calls(history.OpRewind, 2), calls(history.OpResetDone, 2), plain(history.OpDrained)), class: history.Unseen, count: 3},
+		"unseen: back and there":  {ops: with(synced, calls(history.OpRewind, 2), calls(history.OpResetDone, 2), calls(history.OpReset, 1), calls(history.OpResetDone, 1), plain(history.OpDrained))},
+		"unseen: sent after it":   {ops: after([]history.Op{calls(history.OpReset, 1), calls(history.OpResetDone, 1)}, with(synced, plain(history.OpDrained))...), class: history.Unseen, count: 3},
+		"unseen: queue reset":     {ops: with(synced, resetQueue(0, 1), calls(history.OpResetDone, 2), plain(history.OpDrained)), class: history.Unseen, count: 2, proof: []int{2, 3, 8}},
+		"unseen: other queue":     {ops: acked("a", resetQueue(1, 0), calls(history.OpResetDone, 2), plain(history.OpDrained))},
+		"unseen: in hand":         {ops: []history.Op{send("a", synced), sent("a", 0), poll("a", 0), plain(history.OpKill), plain(history.OpDrained)}, class: history.Unseen, proof: []int{0, 2, 4}},
+		"unseen: being acked":     {ops: []history.Op{send("a", synced), sent("a", 0), poll("a", 0), ack(1, 0, synced), plain(history.OpKill), plain(history.OpDrained)}},
 		"unseen: lost in a cut":   {ops: with(written, plain(history.OpCut), plain(history.OpDrained))},
 
 		"duplicate":         {ops: with(synced, poll("a", 0), poll("b", 1), poll("c", 2), poll("a", 3)), class: history.DuplicateOffset, proof: []int{6, 9}},
@@ -102,10 +129,14 @@ func TestCheck(t *testing.T) {
 
 		"inconsistent":                {ops: []history.Op{send("a", synced), send("b", synced), sent("a", 0), sent("b", 0)}, class: history.InconsistentOffsets, proof: []int{2, 3}},
 		"inconsistent: after a cut":   {ops: after(with(written, plain(history.OpCut)), send("d", written), sent("d", 1))},
+		"inconsistent: cut, deleted":  {ops: after(with(written, plain(history.OpCut), plain(history.OpDeleted)), send("d", written), sent("d", 1))},
 		"inconsistent: after a kill":  {ops: after(with(written, plain(history.OpKill)), send("d", written), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
 		"inconsistent: synced":        {ops: after(with(synced, plain(history.OpCut)), send("d", written), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
 		"inconsistent: back":          {ops: after(after(with(written, plain(history.OpCut)), empty...), read("c", 2)), class: history.InconsistentOffsets, proof: []int{5, 9}},
 		"inconsistent: not there":     {ops: with(written, plain(history.OpCut), read("", 2), read("c", 2)), class: history.InconsistentOffsets, proof: []int{5, 8}},
+		"inconsistent: rises":         {ops: after(after([]history.Op{send("x", synced), plain(history.OpKill)}, empty...), read("x", 0)), class: history.InconsistentOffsets, proof: []int{4}},
+		"inconsistent: stays":         {ops: after([]history.Op{send("x", synced), plain(history.OpKill), read("x", 0)}, history.Op{Kind: history.OpRead, Topic: "T", ID: "x", Hash: 1})},
+		"inconsistent: under way":     {ops: after(after([]history.Op{send("x", synced)}, empty...), sent("x", 0))},
 		"inconsistent: seen at once":  {ops: after(with(written, plain(history.OpCut)), read("a", 0), read("b", 1))},
 		"inconsistent: seen and gone": {ops: after(with(written, plain(history.OpCut), read("a", 0), plain(history.OpKill)), send("d", written), read("d", 0)), class: history.InconsistentOffsets, proof: []int{7, 10}},
 
@@ -135,21 +166,27 @@ func TestCheck(t *testing.T) {
 		"send before: cut":        {ops: after(with(written, plain(history.OpCut)), send("d", written), sent("d", 0))},
 		"send before: durable":    {ops: []history.Op{send("a", synced), sent("a", 3), plain(history.OpCut), send("e", written), sent("e", 2)}, class: history.NonMonotonicSend, proof: []int{2, 3, 4}},
 
-		"again":                {ops: with(synced, poll("a", 0), ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpLeave), poll("a", 0)), class: history.DeliveredAgain, proof: []int{7, 8, 10}},
-		"again: kill":          {ops: with(synced, ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpKill), poll("a", 0)), class: history.DeliveredAgain},
-		"again: cut":           {ops: with(synced, ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpCut), poll("a", 0))},
-		"again: cut, synced":   {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain},
-		"again: sync, cut":     {ops: with(synced, ack(1, 0, written), calls(history.OpAcked, 1), calls(history.OpSync, 2), calls(history.OpSyncDone, 2), plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain},
-		"again: volatile":      {ops: with(synced, ack(1, 0, volatile), calls(history.OpAcked, 1), poll("a", 0)), class: history.DeliveredAgain},
-		"again: volatile kill": {ops: with(synced, ack(1, 0, volatile), calls(history.OpAcked, 1), plain(history.OpKill), poll("a", 0))},
-		"again: not acked":     {ops: with(synced, ack(1, 0, synced), calls(history.OpUnacked, 1), poll("a", 0))},
-		"again: no end":        {ops: with(synced, ack(1, 0, synced), poll("a", 0))},
-		"again: reset":         {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), calls(history.OpReset, 2), poll("a", 0))},
-		"again: during reset":  {ops: with(synced, calls(history.OpReset, 2), ack(1, 0, synced), calls(history.OpAcked, 1), calls(history.OpResetDone, 2), poll("a", 0))},
-		"again: after reset":   {ops: with(synced, calls(history.OpReset, 2), calls(history.OpResetDone, 2), ack(1, 0, synced), calls(history.OpAcked, 1), poll("a", 0)), class: history.DeliveredAgain},
-		"again: all topics":    {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), history.Op{Kind: history.OpReset, Call: 2, Group: "G"}, poll("a", 0))},
+		"again":                 {ops: with(synced, poll("a", 0), ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpLeave), poll("a", 0)), class: history.DeliveredAgain, proof: []int{7, 8, 10}},
+		"again: kill":           {ops: with(synced, ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpKill), poll("a", 0)), class: history.DeliveredAgain},
+		"again: cut":            {ops: with(synced, ack(1, 0, written), calls(history.OpAcked, 1), plain(history.OpCut), poll("a", 0))},
+		"again: cut, synced":    {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain},
+		"again: sync, cut":      {ops: with(synced, ack(1, 0, written), calls(history.OpAcked, 1), calls(history.OpSync, 2), calls(history.OpSyncDone, 2), plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain},
+		"again: volatile":       {ops: with(synced, ack(1, 0, volatile), calls(history.OpAcked, 1), poll("a", 0)), class: history.DeliveredAgain},
+		"again: volatile kill":  {ops: with(synced, ack(1, 0, volatile), calls(history.OpAcked, 1), plain(history.OpKill), poll("a", 0))},
+		"again: not acked":      {ops: with(synced, ack(1, 0, synced), calls(history.OpUnacked, 1), poll("a", 0))},
+		"again: no end":         {ops: with(synced, ack(1, 0, synced), poll("a", 0))},
+		"again: reset":          {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), calls(history.OpReset, 2), poll("a", 0))},
+		"again: during reset":   {ops: with(synced, calls(history.OpReset, 2), ack(1, 0, synced), calls(history.OpAcked, 1), calls(history.OpResetDone, 2), poll("a", 0))},
+		"again: after reset":    {ops: with(synced, calls(history.OpReset, 2), calls(history.OpResetDone, 2), ack(1, 0, synced), calls(history.OpAcked, 1), poll("a", 0)), class: history.DeliveredAgain},
+		"again: other queue":    {ops: acked("a", resetQueue(1, 0), calls(history.OpResetDone, 2), poll("a", 0)), class: history.DeliveredAgain, proof: []int{3, 4, 7}},
+		"again: volatile reset": {ops: with(synced, ack(1, 0, volatile), calls(history.OpAcked, 1), resetQueue(1, 0), calls(history.OpResetDone, 2), poll("a", 0))},
+		"again: queue reset":    {ops: acked("a", resetQueue(0, 0), calls(history.OpResetDone, 2), poll("a", 0))},
+		"again: rewound":        {ops: acked("a", calls(history.OpRewind, 2), calls(history.OpResetDone, 2), poll("a", 0))},
+		"again: all topics":     {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), history.Op{Kind: history.OpReset, Call: 2, Group: "G"}, poll("a", 0))},
 		"again: twice acked": {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), ack(2, 0, written), calls(history.OpUnacked, 2),
 			plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain, proof: []int{6, 7, 11}},
+		"again: volatile, firm": {ops: with(synced, ack(1, 0, volatile), calls(history.OpAcked, 1), ack(2, 0, synced), calls(history.OpAcked, 2),
+			plain(history.OpCut), poll("a", 0)), class: history.DeliveredAgain, proof: []int{8, 9, 11}},
 		"again: asked before":    {ops: with(synced, ack(1, 0, synced), plain(history.OpPolling), calls(history.OpAcked, 1), poll("a", 0))},
 		"again: asked after":     {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), plain(history.OpPolling), poll("a", 0)), class: history.DeliveredAgain, proof: []int{6, 7, 9}},
 		"again: another message": {ops: slices.Concat(with(written, ack(1, 2, synced), calls(history.OpAcked, 1), plain(history.OpCut)), []history.Op{send("d", written), poll("d", 2)})},

@@ -14,7 +14,7 @@ func (c *Checker) poll(i int, o *Op) {
 	if !asked {
 		began = i
 	}
-	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.resets == c.resetsOf(o.Group, o.Topic) {
+	if a := c.acks[groupSlot{o.Group, at}]; a != nil && a.m == m && a.begun > c.lastMove(o.Group, at) {
 		switch {
 		case a.holdsAt(began):
 			c.report.add(DeliveredAgain, []int{a.begun, a.ended, i}, "%s at %v to group %s", m.id, at, o.Group)
@@ -26,9 +26,9 @@ func (c *Checker) poll(i int, o *Op) {
 		c.inOrder(i, o, at)
 	}
 	if c.got[o.Group] == nil {
-		c.got[o.Group] = map[*message]bool{}
+		c.got[o.Group] = map[*message]int{}
 	}
-	c.got[o.Group][m] = true
+	c.got[o.Group][m] = i
 	far := groupSlot{o.Group, slot{queue: at.queue}}
 	if last, ok := c.furthest[far]; !ok || last < at.offset {
 		c.furthest[far] = at.offset
@@ -58,12 +58,10 @@ func (c *Checker) inOrder(i int, o *Op, at slot) {
 }
 
 func (c *Checker) ack(i int, o *Op) {
-	a := &ack{
-		slot: o.slot(), group: o.Group, m: c.slots[o.slot()], durability: o.Durability, begun: i, ended: -1,
-		resets: c.resetsOf(o.Group, o.Topic),
-	}
+	a := &ack{slot: o.slot(), group: o.Group, m: c.slots[o.slot()], durability: o.Durability, begun: i, ended: -1}
 	// An acknowledgement that holds is not undone by another one.
-	if old := c.acks[groupSlot{o.Group, a.slot}]; old == nil || old.m != a.m || old.ended < 0 || old.void || old.resets != a.resets {
+	if old := c.acks[groupSlot{o.Group, a.slot}]; old == nil || !old.holdsAt(i) || old.m != a.m ||
+		old.begun <= c.lastMove(o.Group, a.slot) || old.durability.weaker(a.durability) {
 		c.acks[groupSlot{o.Group, a.slot}] = a
 	}
 	c.calls[o.Call] = append(c.calls[o.Call], a)
@@ -87,37 +85,9 @@ func (c *Checker) acked(i int, o *Op) {
 	}
 }
 
-func (c *Checker) resetsOf(group, topic string) int {
-	return c.resets[groupTopic{group, ""}] + c.resets[groupTopic{group, topic}]
-}
-
-// reset voids acknowledgements twice: when it begins, and for those made
-// meanwhile when it has ended.
-func (c *Checker) reset(i int, o *Op) {
-	if o.Kind == OpResetDone {
-		c.resetDone(i, o.Call)
-		return
-	}
-	key := groupTopic{o.Group, o.Topic}
-	c.resetting[o.Call] = key
-	c.resets[key]++
-	c.excused[key] = i
-	c.deals[o.Group]++
-}
-
-func (c *Checker) resetDone(i int, call int64) {
-	if key, ok := c.resetting[call]; ok {
-		delete(c.resetting, call)
-		c.resets[key]++
-		c.excused[key] = i
-		c.deals[key.group]++
-	}
-}
-
 func (c *Checker) drained(i int, o *Op) {
-	since := max(c.excused[groupTopic{o.Group, o.Topic}], c.excused[groupTopic{o.Group, ""}])
 	for _, m := range c.messages {
-		if m.state != stored || m.at.topic != o.Topic || m.send < since || c.got[o.Group][m] || c.acks[groupSlot{o.Group, m.at}] != nil {
+		if m.state != stored || m.at.topic != o.Topic || !c.owes(o.Group, m) {
 			continue
 		}
 		class := Unseen
@@ -126,4 +96,21 @@ func (c *Checker) drained(i int, o *Op) {
 		}
 		c.report.add(class, []int{m.send, m.seen, i}, "%s at %v never reached group %s", m.id, m.at, o.Group)
 	}
+}
+
+// owes tells whether a group that has everything must have got a message. What it
+// got before a crash, and did not begin to acknowledge, comes again.
+func (c *Checker) owes(group string, m *message) bool {
+	if m.send < max(c.sought[groupTopic{group, m.at.topic}], c.sought[groupTopic{group, ""}]) {
+		return false
+	}
+	passed, since := c.movedPast(group, m)
+	if passed {
+		return false
+	}
+	if a := c.acks[groupSlot{group, m.at}]; a != nil && a.begun > since {
+		return false
+	}
+	got, ok := c.got[group][m]
+	return !ok || got < max(since, c.crashed)
 }

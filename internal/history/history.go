@@ -49,11 +49,14 @@ const (
 	OpUnacked Kind = "unacked" // Call: they may be
 	OpDrained Kind = "drained" // Group, Topic: there is nothing more to be delivered, and nothing is being sent
 
-	OpJoin      Kind = "join"       // Group, Member: queues are dealt out anew, and read again from what is not acknowledged
-	OpLeave     Kind = "leave"      // the same
-	OpSeek      Kind = "seek"       // the same, and some messages may be passed over
-	OpReset     Kind = "reset"      // Call, Group, Topic: begins; no Topic: all topics of the group
-	OpResetDone Kind = "reset-done" // Call: has ended, well or not
+	OpJoin  Kind = "join"  // Group, Member: queues are dealt out anew, and read again from what is not acknowledged
+	OpLeave Kind = "leave" // the same
+	OpSeek  Kind = "seek"  // the same, and some messages may be passed over
+
+	OpReset      Kind = "reset"       // Call, Group, Topic: begins; what was sent so far may be passed over. No Topic: all topics of the group
+	OpRewind     Kind = "rewind"      // the same, to the beginning: nothing may be passed over
+	OpResetQueue Kind = "reset-queue" // the same for one Queue: what lies below Offset may be passed over
+	OpResetDone  Kind = "reset-done"  // Call: has ended. Error: nobody knows whether it has moved anything
 )
 
 // The store.
@@ -74,10 +77,14 @@ type Durability string
 
 // From weak to strong. The empty one is Synced.
 const (
-	Volatile Durability = "volatile" // nothing: until the process ends; acknowledgements only
+	Volatile Durability = "volatile" // nothing: until the process ends, or the group is reset in any queue of the topic; acknowledgements only
 	Written  Durability = "written"  // the end of the process
 	Synced   Durability = "synced"   // a power cut
 )
+
+func (d Durability) weaker(than Durability) bool {
+	return d == Volatile && than != Volatile || d == Written && than.SurvivesCut()
+}
 
 // SurvivesCut tells whether a power cut takes nothing of it.
 func (d Durability) SurvivesCut() bool { return d == Synced || d == "" }

@@ -178,8 +178,15 @@ func (l *Ledger) hearDelivery(group string, p place, number, size uint64, whole 
 	}
 	op := opAt(history.OpPoll, group, p)
 	op.Member, op.ID, op.Hash = group, l.name(number), hashOf(size, whole)
-	op.Unordered = group == pushGroup // handlers run side by side
-	l.judge.Add(op)
+	if op.Unordered = group == pushGroup; !op.Unordered {
+		l.judge.Add(op)
+		return
+	}
+	// Handlers run side by side, and the group acknowledges by itself, at any time.
+	l.call++
+	ack := opAt(history.OpAck, group, p)
+	ack.Call, ack.Durability = l.call, history.Written
+	l.judge.Add(op, ack)
 }
 
 // begun returns the call of a name, which begins with its first line.

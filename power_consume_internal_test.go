@@ -162,13 +162,22 @@ func (l *powerRun) commit(c *powerPull, ms []*Message) bool {
 		l.tell(history.Op{Kind: history.OpUnacked, Call: call})
 		return errors.Is(err, ErrStale) || l.goesOn("commit", err)
 	}
-	l.stats.acked += int64(len(ms))
-	l.tell(history.Op{Kind: history.OpAcked, Call: call})
-	if c.group.acks == Synced { // and with it everything before
-		l.tell(history.Op{Kind: history.OpSyncDone, Call: call})
+	l.committed(c.group, ms, call)
+	if c.group.acks == Synced {
 		l.topicsSynced()
 	}
 	return true
+}
+
+// committed notes that a group is done with messages.
+func (l *powerRun) committed(g *powerGroup, ms []*Message, call int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stats.acked += int64(len(ms))
+	l.judge.Add(history.Op{Kind: history.OpAcked, Call: call})
+	if g.acks == Synced { // and with it everything before
+		l.judge.Add(history.Op{Kind: history.OpSyncDone, Call: call})
+	}
 }
 
 // committing notes that a group may be done with messages.

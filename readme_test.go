@@ -88,6 +88,33 @@ func TestInvariantsAreHeld(t *testing.T) {
 	}
 }
 
+// TestCodeMap: ARCHITECTURE.md is short, and names each file of the packages it
+// goes through, once.
+func TestCodeMap(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	require.NoError(t, err)
+	require.LessOrEqual(t, strings.Count(string(text), "\n"), 200)
+	from, to := strings.Index(string(text), "## Code map"), strings.Index(string(text), "## Invariants")
+	codeMap := string(text)[from:to]
+	for _, dir := range []string{".", "commitlog"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		require.NoError(t, err)
+		for _, name := range files {
+			if name = filepath.Base(name); !strings.HasSuffix(name, "_test.go") {
+				require.Contains(t, codeMap, "`"+name+"`", "of %s", dir)
+			}
+		}
+	}
+	rows := map[string]bool{}
+	for line := range strings.Lines(codeMap) {
+		if first, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "`"); ok && strings.HasPrefix(line, "| `") {
+			require.False(t, rows[first], "%s has two rows", first)
+			rows[first] = true
+		}
+	}
+}
+
 // TestDocumentLinks: every file that the documents link to is there.
 func TestDocumentLinks(t *testing.T) {
 	t.Parallel()

@@ -26,6 +26,7 @@ var errEnough = errors.New("mq: check: too many flaws")
 //     that no message in the log has (it was lost to damage) are no flaw;
 //   - keys lead to the messages that have them (of large stores, a sample);
 //   - what groups have consumed lies within their queues;
+//   - the windows of topics have the last messages with a DedupKey, and no others;
 //   - as many messages wait for their time as are counted, and they are found by
 //     it (of many, a sample).
 //
@@ -47,6 +48,9 @@ func (b *Broker) Check(ctx context.Context) error {
 	}
 	if err == nil {
 		c.counts()
+		for _, w := range c.dedup {
+			c.notSent(w, c.written)
+		}
 	}
 	switch {
 	case errors.Is(err, errEnough) || err == nil:
@@ -73,6 +77,7 @@ type checker struct {
 	waiting waitingState   // what is counted
 	found   map[coord.TopicID]int64
 	delayed int // found so far
+	dedup   map[coord.TopicID]*checkedWindow
 }
 
 // checkedQueue is a queue and where it ended when the check began.
@@ -88,7 +93,9 @@ func (c *checker) begin() {
 	c.b.log.Exclusive(func() {
 		c.written, c.start = c.b.log.Written(), c.b.log.Start()
 		c.waiting, c.found = c.b.timer.capture(), map[coord.TopicID]int64{}
+		c.dedup = map[coord.TopicID]*checkedWindow{}
 		for _, t := range s.topics {
+			c.windows(t)
 			for _, q := range *t.queues.Load() {
 				c.queues = append(c.queues, checkedQueue{q, q.entries.End()})
 			}
@@ -217,6 +224,7 @@ func (c *checker) record(r commitlog.Record) error {
 		err = record.DecodeMessage(r.Payload, &v)
 	case record.KindDelayed:
 		if err = record.DecodeDelayed(r.Payload, &v); err == nil {
+			c.sentOnce(&v, r.Position)
 			c.waits(&v, r.Position)
 			return nil
 		}
@@ -233,6 +241,7 @@ func (c *checker) record(r commitlog.Record) error {
 		c.flaw("position %d: %v", r.Position, err)
 		return nil
 	}
+	c.sentOnce(&v, r.Position)
 	c.message(&v, r.Position)
 	return nil
 }

@@ -231,6 +231,35 @@ func TestDedupWhileDropping(t *testing.T) {
 	})
 }
 
+// TestCheckWindow: Check notices a key that the window does not know, or knows
+// wrongly, and one of no message.
+func TestCheckWindow(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(w *window, last coord.Position){
+		"missing":       func(w *window, _ coord.Position) { w.sent(w.first + 1).at = w.sent(w.first).at },
+		"missing, last": func(w *window, _ coord.Position) { w.next-- },
+		"another key":   func(w *window, _ coord.Position) { w.sent(w.next - 1).hash++ },
+		"no message":    func(w *window, last coord.Position) { w.add(sentKey{1, last, time.Now().UnixMilli()}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := openOn(t, vfs.NewMem(0), nil)
+			require.NoError(t, b.CreateTopic("T", &TopicConfig{Queues: 1, Durability: Written, Dedup: DedupWindow{For: time.Hour, Count: 3}}))
+			p, err := b.NewProducer(nil)
+			require.NoError(t, err)
+			var last coord.Position // of a message without a key
+			for i := range 5 {
+				rs, err := p.SendBatch(t.Context(), []*Message{{Topic: "T", DedupKey: fmt.Sprint(i)}, {Topic: "T"}})
+				require.NoError(t, err)
+				last = rs[1].ID.position
+			}
+			require.NoError(t, b.Check(t.Context()))
+			b.log.Exclusive(func() { harm(b.names.topic("T").window.Load(), last) })
+			require.ErrorIs(t, b.Check(t.Context()), ErrCorrupt)
+		})
+	}
+}
+
 // TestRestoreWindowErrors: an item of a checkpoint that nobody wrote.
 func TestRestoreWindowErrors(t *testing.T) {
 	t.Parallel()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/pocketmq/mq/internal/crashfs"
 	"github.com/pocketmq/mq/internal/history"
+	"github.com/pocketmq/mq/internal/labrow"
 	"github.com/pocketmq/mq/internal/vfs"
 )
 
@@ -72,7 +73,10 @@ func TestPowerCuts(t *testing.T) {
 					t.Fatalf("%s\n\n%s\n\nagain: go test -run TestPowerCuts/%s -history %d -seeds 20 .", l.trace.tail(*powerLines), strings.Join(l.flaws, "\n"), mode, seed)
 				}
 			}
-			t.Logf("%v in %v", &total, time.Since(began).Round(time.Millisecond))
+			labrow.Row{
+				Tool: "power, " + mode, Runs: total.cuts + total.kills + total.closes, Acknowledged: total.sent, Operations: total.judged,
+				Note: total.String(), Seconds: time.Since(began).Seconds(),
+			}.Log(t)
 		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/internal/crashfs"
+	"github.com/pocketmq/mq/internal/labrow"
 	"github.com/pocketmq/mq/internal/vfs"
 )
 
@@ -49,7 +50,10 @@ func TestCrash(t *testing.T) {
 					t.Fatalf("%v\n\n%s\n\nagain: go test ./commitlog -run TestCrash/%s -seed %d", err, c.tail(60), mode, seed)
 				}
 			}
-			t.Logf("%s in %v", total, time.Since(began).Round(time.Millisecond))
+			labrow.Row{
+				Tool: "crash, " + mode, Runs: total.cuts + total.kills + total.closes, Acknowledged: total.frames,
+				Note: fmt.Sprint(total), Seconds: time.Since(began).Seconds(),
+			}.Log(t)
 		})
 	}
 }

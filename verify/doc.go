@@ -11,6 +11,7 @@
 //	cut        power cuts on ext4 and XFS
 //	syscalls   system calls that fail, or are the last (strace)
 //	disk       a full disk; files cut and removed by somebody else
+//	beside     tests beside the engine as tools: the crash file system, mutilation, soak
 //	soak       ten minutes of everything at once under the race detector
 //	rivals     other stores, in a module of their own
 //	cmd/lab    all of it: go run ./verify/cmd/lab -list

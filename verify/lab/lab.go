@@ -16,6 +16,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/pocketmq/mq/internal/labrow"
 )
 
 // Tool breaks something and says what became of what was acknowledged.
@@ -53,27 +55,8 @@ func (e *Env) Count(full, quick int) int {
 	return full
 }
 
-// Row is one line of the table: what was promised, and what of that was broken.
-type Row struct {
-	Tool         string   `json:"tool"`
-	Runs         int64    `json:"runs"`
-	Acknowledged int64    `json:"acknowledged"`
-	Lost         int64    `json:"lost"`
-	Again        int64    `json:"delivered_again"`
-	Refused      int64    `json:"refused_to_open"`
-	Operations   int64    `json:"history_operations,omitempty"` // that package history judged
-	Errors       int64    `json:"history_errors"`               // that it found in them
-	Note         string   `json:"note,omitempty"`
-	Skipped      string   `json:"skipped,omitempty"`  // why it did not run
-	Problems     []string `json:"problems,omitempty"` // anything else that is wrong, and details
-	Rival        bool     `json:"rival,omitempty"`    // somebody else's store: what it loses is no failure of ours
-	Seconds      float64  `json:"seconds"`
-}
-
-// Failed reports whether a promise was broken.
-func (r *Row) Failed() bool {
-	return !r.Rival && (r.Lost > 0 || r.Again > 0 || r.Refused > 0 || r.Errors > 0 || len(r.Problems) > 0)
-}
+// Row is one line of the table.
+type Row = labrow.Row
 
 // Skip is the row of a tool that cannot run here.
 func Skip(tool, format string, args ...any) []Row {

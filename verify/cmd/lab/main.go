@@ -11,6 +11,7 @@
 package main
 
 import (
+	"github.com/pocketmq/mq/verify/beside"
 	"github.com/pocketmq/mq/verify/cut"
 	"github.com/pocketmq/mq/verify/disk"
 	"github.com/pocketmq/mq/verify/kill"
@@ -27,6 +28,10 @@ var tools = []lab.Tool{
 	syscalls.Tool,
 	disk.Full,
 	disk.Foreign,
+	beside.Crash,
+	beside.Power,
+	beside.Mutilate,
+	beside.Soak,
 	// A module of its own: what others lose stands beside what we do not.
 	{
 		Name: "rivals", About: "the same kill and the same cut for JetStream and kfake",

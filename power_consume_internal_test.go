@@ -186,12 +186,16 @@ func (l *powerRun) committing(g *powerGroup, ms []*Message) (call int64) {
 	defer l.mu.Unlock()
 	call = l.beginLocked(history.Op{Kind: history.OpSync})
 	for _, m := range ms {
-		if pm := l.numbers[numberOf(m.Body)]; pm != nil && l.alive(pm.topic) {
-			g.sub(pm.topic).done[pm.number] = true
-			op := pm.ack(g)
-			op.Call = call
-			l.judge.Add(op)
+		pm := l.numbers[numberOf(m.Body)]
+		if pm == nil {
+			continue
 		}
+		if l.alive(pm.topic) {
+			g.sub(pm.topic).done[pm.number] = true
+		}
+		op := pm.ack(g)
+		op.Call = call
+		l.judge.Add(op)
 	}
 	return call
 }

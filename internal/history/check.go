@@ -330,7 +330,7 @@ func (c *Checker) crash(i int, cut bool) {
 	}
 	c.report.Cuts++
 	for _, m := range c.unsynced {
-		if m.state == stored && !m.synced {
+		if (m.state == stored || m.state == moot) && !m.synced {
 			m.state = maybe
 		}
 	}

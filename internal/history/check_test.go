@@ -130,6 +130,7 @@ func TestCheck(t *testing.T) {
 		"inconsistent":                {ops: []history.Op{send("a", synced), send("b", synced), sent("a", 0), sent("b", 0)}, class: history.InconsistentOffsets, proof: []int{2, 3}},
 		"inconsistent: after a cut":   {ops: after(with(written, plain(history.OpCut)), send("d", written), sent("d", 1))},
 		"inconsistent: cut, deleted":  {ops: after(with(written, plain(history.OpCut), plain(history.OpDeleted)), send("d", written), sent("d", 1))},
+		"inconsistent: deleted, cut":  {ops: after(with(written, plain(history.OpDeleted), plain(history.OpCut)), send("d", written), sent("d", 1))},
 		"inconsistent: after a kill":  {ops: after(with(written, plain(history.OpKill)), send("d", written), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
 		"inconsistent: synced":        {ops: after(with(synced, plain(history.OpCut)), send("d", written), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
 		"inconsistent: back":          {ops: after(after(with(written, plain(history.OpCut)), empty...), read("c", 2)), class: history.InconsistentOffsets, proof: []int{5, 9}},

@@ -54,18 +54,19 @@
 package crashfs
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/pocketmq/mq/internal/vfs"
 )
 
-// ErrPowerCut is what every call returns once the power is gone.
-var ErrPowerCut = errors.New("crashfs: the power was cut")
+// ErrPowerCut is what every call returns once the power is gone: what a disk says
+// that cannot be reached, so that nobody takes what is on it for damaged.
+var ErrPowerCut = fmt.Errorf("crashfs: the power was cut: %w", syscall.EIO)
 
 // defaultVersions of a page are enough for each to differ in kind: before,
 // between and after the stores of a frame, its neighbours and an END.

@@ -17,59 +17,56 @@ func Check(ops []Op) *Report {
 // Checker judges a history while it is made: what cannot be is known as soon as
 // the operation that proves it is there. It is for one goroutine.
 type Checker struct {
-	ops    []Op
+	ops    ops
 	report *Report
 
-	messages []*message
-	byID     map[string]*message
-	slots    map[slot]*message
-	peaks    map[queue][]peak
-	durable  map[queue]int64 // the last offset that survives a power cut
+	// Messages and acknowledgements are known by their place in messages and acks,
+	// so that a copy of those is a copy of everything (Clone).
+	messages []message
+	names    names
+	lines    map[queue]*line
 
-	unsynced     []*message // stored and not synced, in the order in which they were
-	unsyncedAcks []*ack
-	volatileAcks []*ack
+	unsynced     []int // stored and not synced, in the order in which they were
+	acks         []ack
+	unsyncedAcks []int
+	volatileAcks []int
 	marks        map[int64]mark // of syncs under way
 	scans        map[int64]int  // their beginnings
 
-	acks     map[groupSlot]*ack
-	calls    map[int64][]*ack
-	moves    map[string][]*move // of a group, in the order in which they began
-	moving   map[int64]*move
-	sought   map[groupTopic]int // what was sent before this operation need not be delivered
-	deals    map[string]int     // of a group: how often its queues were dealt out
-	reached  map[memberQueue]position
-	furthest map[groupSlot]int64         // of a group in a queue (offset 0): the highest offset delivered
-	got      map[string]map[*message]int // by which operation
-	asked    map[groupMember]int         // when it began to poll
-	crashed  int                         // the last crash; -1: none
+	calls   map[int64][]int
+	moving  map[int64]moveOf
+	sought  map[groupTopic]int  // what was sent before this operation need not be delivered
+	asked   map[groupMember]int // when it began to poll
+	crowds  map[string]*crowd
+	shares  map[groupQueue]*share
+	crashed int // the last crash; -1: none
 }
 
 // NewChecker returns the judge of a history that has not begun.
 func NewChecker() *Checker {
 	return &Checker{
 		report: &Report{Counts: map[Class]int{}},
-		byID:   map[string]*message{}, slots: map[slot]*message{}, peaks: map[queue][]peak{}, durable: map[queue]int64{},
-		marks: map[int64]mark{}, scans: map[int64]int{}, acks: map[groupSlot]*ack{}, calls: map[int64][]*ack{},
-		moves: map[string][]*move{}, moving: map[int64]*move{}, sought: map[groupTopic]int{}, deals: map[string]int{},
-		reached: map[memberQueue]position{}, furthest: map[groupSlot]int64{}, got: map[string]map[*message]int{},
-		asked: map[groupMember]int{}, crashed: -1,
+		names:  names{own: map[string]int{}}, lines: map[queue]*line{},
+		marks: map[int64]mark{}, scans: map[int64]int{}, calls: map[int64][]int{},
+		moving: map[int64]moveOf{}, sought: map[groupTopic]int{}, asked: map[groupMember]int{},
+		crowds: map[string]*crowd{}, shares: map[groupQueue]*share{}, crashed: -1,
 	}
 }
 
 // Add takes the next operations.
 func (c *Checker) Add(ops ...Op) {
+	first := c.ops.len()
+	c.ops.add(ops)
 	for i := range ops {
-		c.ops = append(c.ops, ops[i])
-		c.step(len(c.ops)-1, &ops[i])
+		c.step(first+i, &ops[i])
 	}
 }
 
 // Report returns what was found so far: the next Add changes it.
 func (c *Checker) Report() *Report {
 	c.report.ops, c.report.Unknown, c.report.Gone = c.ops, 0, 0
-	for _, m := range c.messages {
-		switch {
+	for i := range c.messages {
+		switch m := &c.messages[i]; {
 		case m.state == begun:
 			c.report.Unknown++
 		case m.state == gone && m.sent:
@@ -79,80 +76,8 @@ func (c *Checker) Report() *Report {
 	return c.report
 }
 
-// History returns the operations so far. The caller must not change them.
-func (c *Checker) History() []Op { return c.ops[:len(c.ops):len(c.ops)] }
-
-// state is what is known of a message.
-type state uint8
-
-const (
-	begun  state = iota // its send has no end yet, or none that says anything
-	failed              // it is not stored
-	stored              // it must be there
-	maybe               // it was stored, and a power cut may have taken it
-	gone                // it was, and has
-	moot                // retention or a deletion may have taken it
-)
-
-type message struct {
-	id         string
-	state      state
-	synced     bool // survives a power cut
-	sent       bool // acknowledged
-	durability Durability
-	hash       uint64
-	at         slot
-	send, seen int // operations: its beginning, the last that showed it; seen -1: none
-}
-
-// placed tells whether it is known where the message is.
-func (m *message) placed() bool { return m.seen >= 0 }
-
-// ack is a message that a group acknowledges.
-type ack struct {
-	slot
-	group      string
-	m          *message // what lies there
-	durability Durability
-	begun      int
-	ended      int // -1: not yet, or nobody knows how
-	void       bool
-}
-
-// holdsAt tells whether it had ended before operation i, and nothing has taken it
-// back.
-func (a *ack) holdsAt(i int) bool { return a.ended >= 0 && a.ended < i && !a.void }
-
-type groupTopic struct{ group, topic string }
-
-type groupMember struct{ group, member string }
-
-type groupSlot struct {
-	group string
-	slot
-}
-
-type memberQueue struct {
-	group, member string
-	queue
-}
-
-// position is how far a member got in a queue.
-type position struct {
-	offset int64
-	op     int
-	deals  int // of the group at that time
-}
-
-// peak says that from operation op on, the last acknowledged offset of a queue
-// is offset.
-type peak struct {
-	op     int
-	offset int64
-}
-
-// mark is how much a sync covers: lengths of unsynced and unsyncedAcks.
-type mark struct{ messages, acks int }
+// History returns the operations so far.
+func (c *Checker) History() []Op { return c.ops.all() }
 
 func (c *Checker) step(i int, o *Op) {
 	switch o.Kind {
@@ -171,13 +96,13 @@ func (c *Checker) step(i int, o *Op) {
 	case OpAck:
 		c.ack(i, o)
 	case OpAcked, OpUnacked:
-		c.acked(i, o)
+		c.ackEnded(i, o)
 	case OpDrained:
 		c.drained(i, o)
 	case OpJoin, OpLeave:
-		c.deals[o.Group]++
+		c.crowd(o.Group).deals++
 	case OpSeek:
-		c.deals[o.Group]++
+		c.crowd(o.Group).deals++
 		c.sought[groupTopic{o.Group, o.Topic}] = i
 	case OpReset, OpRewind, OpResetQueue:
 		c.move(i, o)
@@ -195,6 +120,10 @@ func (c *Checker) step(i int, o *Op) {
 		c.excuse(func(m *message) bool { return m.placed() && m.at.queue == o.queue() && m.at.offset < o.Offset })
 	case OpDeleted:
 		c.excuse(func(m *message) bool { return m.at.topic == o.Topic })
+	case OpDamaged:
+		c.damaged(i, o)
+	case OpTorn:
+		c.torn(i, o)
 	case OpKill, OpCut:
 		c.crash(i, o.Kind == OpCut)
 	default:
@@ -203,18 +132,20 @@ func (c *Checker) step(i int, o *Op) {
 }
 
 func (c *Checker) send(i int, o *Op) {
-	if o.ID == "" || c.byID[o.ID] != nil {
+	if o.ID == "" || c.named(o.ID) != nil {
 		c.report.add(Malformed, []int{i}, "a send needs an id of its own")
 		return
 	}
-	m := &message{id: o.ID, at: slot{queue: queue{topic: o.Topic}}, durability: o.Durability, hash: o.Hash, send: i, seen: -1}
-	c.messages = append(c.messages, m)
-	c.byID[o.ID] = m
+	n := len(c.messages)
+	c.messages = append(c.messages, message{
+		number: n, id: o.ID, at: slot{queue: queue{topic: o.Topic}}, durability: o.Durability, hash: o.Hash, send: i, seen: -1,
+	})
+	c.names.own[o.ID] = n
 	c.report.Sent++
 }
 
 func (c *Checker) sent(i int, o *Op) {
-	m := c.byID[o.ID]
+	m := c.named(o.ID)
 	if m == nil || m.state == failed {
 		c.report.add(Malformed, []int{i}, "acknowledged, but not being sent")
 		return
@@ -224,18 +155,19 @@ func (c *Checker) sent(i int, o *Op) {
 	c.observe(i, m, at)
 	m.sent = true
 	c.store(i, m, m.durability.SurvivesCut() || o.Durability == Synced)
-	peaks := c.peaks[at.queue]
+	l := c.line(at.queue)
+	peaks := l.peaks
 	if n := sort.Search(len(peaks), func(n int) bool { return peaks[n].op > m.send }); n > 0 && peaks[n-1].offset >= at.offset {
 		c.report.add(NonMonotonicSend, []int{peaks[n-1].op, m.send, i}, "%s lies at %v, and offset %d was acknowledged before it was sent",
 			m.id, at, peaks[n-1].offset)
 	}
 	if n := len(peaks); n == 0 || peaks[n-1].offset < at.offset {
-		c.peaks[at.queue] = append(peaks, peak{i, at.offset})
+		l.peaks = append(peaks, peak{i, at.offset})
 	}
 }
 
 func (c *Checker) notSent(i int, o *Op) {
-	m := c.byID[o.ID]
+	m := c.named(o.ID)
 	switch {
 	case m == nil:
 		c.report.add(Malformed, []int{i}, "ended, but not being sent")
@@ -256,14 +188,17 @@ func (c *Checker) observe(i int, m *message, at slot) {
 	if m.state == gone {
 		c.report.add(InconsistentOffsets, []int{m.seen, i}, "%s at %v had gone, and is back", m.id, at)
 	}
-	if other := c.slots[at]; other != nil && other != m {
+	other := c.lies(at)
+	if other != nil && other != m {
 		if other.state == maybe || other.state == gone {
 			other.state = gone // the power cut took it
 		} else {
 			c.report.add(InconsistentOffsets, []int{other.seen, i}, "at %v lie %s and %s", at, other.id, m.id)
 		}
 	}
-	c.slots[at] = m
+	if other != m {
+		c.line(at.queue).slots.set(at.offset, m.number)
+	}
 	m.at, m.seen = at, i
 }
 
@@ -275,7 +210,7 @@ func (c *Checker) store(i int, m *message, synced bool) {
 	if m.state != stored {
 		m.state = stored
 		if !synced {
-			c.unsynced = append(c.unsynced, m)
+			c.unsynced = append(c.unsynced, m.number)
 		}
 	}
 	if synced && !m.synced {
@@ -285,9 +220,8 @@ func (c *Checker) store(i int, m *message, synced bool) {
 
 func (c *Checker) synced(m *message) {
 	m.synced = true
-	if last, ok := c.durable[m.at.queue]; !ok || last < m.at.offset {
-		c.durable[m.at.queue] = m.at.offset
-	}
+	l := c.line(m.at.queue)
+	l.durable = max(l.durable, m.at.offset)
 }
 
 func (c *Checker) syncDone(i int, o *Op) {
@@ -295,13 +229,13 @@ func (c *Checker) syncDone(i int, o *Op) {
 	if !ok {
 		return // a crash was in between
 	}
-	for _, m := range c.unsynced[:upTo.messages] {
-		if m.state == stored {
+	for _, n := range c.unsynced[:upTo.messages] {
+		if m := &c.messages[n]; m.state == stored {
 			c.synced(m)
 		}
 	}
-	for _, a := range c.unsyncedAcks[:upTo.acks] {
-		a.durability = Synced
+	for _, n := range c.unsyncedAcks[:upTo.acks] {
+		c.acks[n].durability = Synced
 	}
 	c.unsynced, c.unsyncedAcks = c.unsynced[upTo.messages:], c.unsyncedAcks[upTo.acks:]
 	delete(c.marks, o.Call)
@@ -316,40 +250,39 @@ func (c *Checker) crash(i int, cut bool) {
 		c.moved(i, call, false)
 	}
 	c.crashed = i
-	for _, a := range c.volatileAcks {
-		a.void = true
+	for _, n := range c.volatileAcks {
+		c.acks[n].void = true
 	}
 	c.volatileAcks = nil
 	clear(c.calls)
 	clear(c.marks)
 	clear(c.scans)
-	clear(c.reached)
+	for _, s := range c.shares {
+		clear(s.reached)
+	}
 	if !cut {
 		c.report.Kills++
 		return
 	}
 	c.report.Cuts++
-	for _, m := range c.unsynced {
-		if (m.state == stored || m.state == moot) && !m.synced {
+	for _, n := range c.unsynced {
+		if m := &c.messages[n]; (m.state == stored || m.state == moot) && !m.synced {
 			m.state = maybe
 		}
 	}
-	for _, a := range c.unsyncedAcks {
+	for _, n := range c.unsyncedAcks {
+		a := &c.acks[n]
 		a.void = a.void || !a.durability.SurvivesCut()
 	}
 	c.unsynced, c.unsyncedAcks = nil, nil
-	for q := range c.peaks {
-		last, ok := c.durable[q]
-		if !ok {
-			last = -1
-		}
-		c.peaks[q] = append(c.peaks[q], peak{i, last})
+	for _, l := range c.lines {
+		l.peaks = append(l.peaks, peak{i, l.durable})
 	}
 }
 
 func (c *Checker) read(i int, o *Op) {
 	if o.ID == "" {
-		switch m := c.slots[o.slot()]; {
+		switch m := c.lies(o.slot()); {
 		case m == nil:
 		case m.state == stored:
 			c.report.add(LostWrite, []int{m.send, m.seen, i}, "%s is not at %v any more", m.id, m.at)
@@ -366,7 +299,7 @@ func (c *Checker) read(i int, o *Op) {
 
 // known returns the message of an operation that shows one.
 func (c *Checker) known(i int, o *Op) *message {
-	m := c.byID[o.ID]
+	m := c.named(o.ID)
 	switch {
 	case m == nil:
 		c.report.add(AbortedRead, []int{i}, "%q at %v was never sent", o.ID, o.slot())
@@ -389,7 +322,8 @@ func (c *Checker) scanDone(i int, o *Op) {
 		return
 	}
 	delete(c.scans, o.Call)
-	for _, m := range c.messages {
+	for n := range c.messages {
+		m := &c.messages[n]
 		if m.seen >= from {
 			continue
 		}
@@ -407,8 +341,8 @@ func (c *Checker) scanDone(i int, o *Op) {
 }
 
 func (c *Checker) excuse(which func(*message) bool) {
-	for _, m := range c.messages {
-		if which(m) && (m.state == begun || m.state == stored) {
+	for n := range c.messages {
+		if m := &c.messages[n]; which(m) && (m.state == begun || m.state == stored) {
 			m.state = moot
 		}
 	}

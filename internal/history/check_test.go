@@ -43,6 +43,14 @@ func plain(kind history.Kind) history.Op {
 	return history.Op{Kind: kind, Group: "G", Member: "a", Topic: "T"}
 }
 
+func damaged(id string) history.Op { return history.Op{Kind: history.OpDamaged, ID: id} }
+
+func damagedAck(off int64) history.Op {
+	return history.Op{Kind: history.OpDamaged, Group: "G", Topic: "T", Offset: off}
+}
+
+func torn(off int64) history.Op { return history.Op{Kind: history.OpTorn, Topic: "T", Offset: off} }
+
 const (
 	synced   = history.Synced
 	written  = history.Written
@@ -192,6 +200,27 @@ func TestCheck(t *testing.T) {
 		"again: asked after":     {ops: with(synced, ack(1, 0, synced), calls(history.OpAcked, 1), plain(history.OpPolling), poll("a", 0)), class: history.DeliveredAgain, proof: []int{6, 7, 9}},
 		"again: another message": {ops: slices.Concat(with(written, ack(1, 2, synced), calls(history.OpAcked, 1), plain(history.OpCut)), []history.Op{send("d", written), poll("d", 2)})},
 
+		"damaged: gone":             {ops: with(synced, damaged("b"), plain(history.OpKill), poll("a", 0), poll("c", 2), read("", 1), plain(history.OpDrained))},
+		"damaged: there":            {ops: with(synced, damaged("b"), plain(history.OpKill), poll("a", 0), poll("b", 1), poll("c", 2), plain(history.OpDrained))},
+		"damaged: another one gone": {ops: with(synced, damaged("b"), plain(history.OpKill), poll("a", 0), poll("b", 1), plain(history.OpDrained)), class: history.Unseen, proof: []int{4, 5, 10}},
+		"damaged: read":             {ops: after(with(synced, damaged("b"), damaged("c"), plain(history.OpKill)), empty...), class: history.LostWrite, proof: []int{0, 1, 10}},
+		"damaged: wrong":            {ops: with(synced, damaged("a"), history.Op{Kind: history.OpPoll, Topic: "T", ID: "a", Hash: 2}), class: history.WrongBytes, proof: []int{0, 7}},
+		"damaged: elsewhere":        {ops: with(synced, damaged("c"), poll("c", 3)), class: history.DuplicateOffset, proof: []int{5, 7}},
+		"damaged: given out again":  {ops: with(synced, damaged("c"), send("d", synced), poll("d", 2)), class: history.InconsistentOffsets, proof: []int{5, 8}},
+		"damaged: ack":              {ops: with(synced, ack(1, 0, synced), ack(1, 1, synced), calls(history.OpAcked, 1), damagedAck(0), plain(history.OpKill), poll("a", 0))},
+		"damaged: ack, not needed":  {ops: with(synced, ack(1, 2, synced), calls(history.OpAcked, 1), damagedAck(2), poll("a", 0), poll("b", 1), plain(history.OpDrained))},
+		"damaged: another ack":      {ops: with(synced, ack(1, 0, synced), ack(1, 1, synced), calls(history.OpAcked, 1), damagedAck(0), plain(history.OpKill), poll("b", 1)), class: history.DeliveredAgain, proof: []int{7, 8, 11}},
+
+		"torn: gone":                 {ops: after(with(synced, torn(1), read("a", 0)), send("d", synced), sent("d", 1), read("", 2), plain(history.OpKill), read("d", 1))},
+		"torn: there":                {ops: with(synced, torn(1), poll("a", 0), poll("b", 1), poll("c", 2), plain(history.OpDrained))},
+		"torn: not behind":           {ops: after(with(synced, torn(1)), empty...), class: history.LostWrite, proof: []int{0, 1, 8}},
+		"torn: given out not behind": {ops: after(with(synced, torn(2)), send("d", synced), read("d", 1)), class: history.InconsistentOffsets, proof: []int{3, 8}},
+		"torn: seen":                 {ops: with(synced, torn(1), read("b", 1), read("", 1)), class: history.LostWrite, proof: []int{2, 7, 8}},
+		"torn: sends":                {ops: after(with(written, torn(1), plain(history.OpCut)), send("d", written), sent("d", 0))},
+		"torn: queues":               {ops: with(synced, history.Op{Kind: history.OpTorn, Topic: "T", Queue: 1}, read("", 2)), class: history.LostWrite, proof: []int{4, 5, 7}},
+
+		"malformed: damaged":      {ops: []history.Op{damaged("a")}, class: history.Malformed},
+		"malformed: damaged ack":  {ops: with(synced, damagedAck(1)), class: history.Malformed},
 		"malformed: no id":        {ops: []history.Op{send("", synced)}, class: history.Malformed},
 		"malformed: twice":        {ops: []history.Op{send("a", synced), send("a", synced)}, class: history.Malformed, proof: []int{1}},
 		"malformed: no beginning": {ops: []history.Op{sent("a", 0)}, class: history.Malformed},
@@ -262,7 +291,7 @@ func TestJSON(t *testing.T) {
 	rec.Add(with(synced)...)
 	require.EqualValues(t, 1, rec.Begin(ack(0, 1, synced), ack(0, 2, synced)))
 	require.EqualValues(t, 2, rec.Begin(calls(history.OpSync, 0)))
-	rec.Add(calls(history.OpAcked, 1), calls(history.OpSyncDone, 2))
+	rec.Add(calls(history.OpAcked, 1), calls(history.OpSyncDone, 2), damaged("b"), damagedAck(1), torn(2))
 	want := rec.History()
 	require.Equal(t, []int64{1, 1, 2}, []int64{want[6].Call, want[7].Call, want[8].Call})
 

@@ -68,6 +68,8 @@ const (
 	OpScanDone Kind = "scan-done" // Call: that was all
 	OpDropped  Kind = "dropped"   // Topic, Queue, Offset: what is below may be gone. Recorded before it can be
 	OpDeleted  Kind = "deleted"   // Topic: it may be gone. Recorded before it can be
+	OpDamaged  Kind = "damaged"   // ID: its bytes were changed: it may be gone, and never wrong. Group, Topic, Queue, Offset: those of an acknowledgement
+	OpTorn     Kind = "torn"      // Topic, Queue, Offset: damage hides that this and what is behind was stored: it may be gone, as after a power cut
 	OpKill     Kind = "kill"      // the process has ended, with everything under way
 	OpCut      Kind = "cut"       // the power was cut
 )

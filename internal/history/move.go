@@ -4,7 +4,6 @@ import "math"
 
 // move is a reset of a group.
 type move struct {
-	group        string
 	topic        string // empty: all
 	queue        int    // -1: all
 	to           int64  // what lies below it may be passed over
@@ -12,45 +11,53 @@ type move struct {
 	known        bool   // it has moved the group for sure
 }
 
+// moveOf names a move: that of a group at that place among its moves.
+type moveOf struct {
+	group string
+	n     int
+}
+
 func (v *move) moves(at slot) bool {
 	return (v.topic == "" || v.topic == at.topic) && (v.queue < 0 || v.queue == at.id)
 }
 
 func (c *Checker) move(i int, o *Op) {
-	v := &move{group: o.Group, topic: o.Topic, queue: -1, begun: i, ended: math.MaxInt}
+	v := move{topic: o.Topic, queue: -1, begun: i, ended: math.MaxInt}
 	switch o.Kind {
 	case OpReset:
 		v.to = math.MaxInt64
 	case OpResetQueue:
 		v.queue, v.to = o.Queue, o.Offset
 	}
-	for _, a := range c.volatileAcks {
-		if a.group == o.Group && (o.Topic == "" || o.Topic == a.topic) {
+	for _, n := range c.volatileAcks {
+		if a := &c.acks[n]; a.of.group == o.Group && (o.Topic == "" || o.Topic == a.of.topic) {
 			a.void = true
 		}
 	}
-	c.moves[o.Group] = append(c.moves[o.Group], v)
-	c.moving[o.Call] = v
-	c.deals[o.Group]++
+	g := c.crowd(o.Group)
+	c.moving[o.Call] = moveOf{o.Group, len(g.moves)}
+	g.moves = append(g.moves, v)
+	g.deals++
 }
 
 // moved ends a move: only what is acknowledged from now on counts.
 func (c *Checker) moved(i int, call int64, known bool) {
-	v := c.moving[call]
-	if v == nil {
+	of, ok := c.moving[call]
+	if !ok {
 		return
 	}
 	delete(c.moving, call)
-	v.ended, v.known = i, known
-	c.deals[v.group]++
+	g := c.crowd(of.group)
+	g.moves[of.n].ended, g.moves[of.n].known = i, known
+	g.deals++
 }
 
 // lastMove returns the operation up to which a group's acknowledgements of what
 // lies at a place may have been taken back.
-func (c *Checker) lastMove(group string, at slot) int {
+func (g *crowd) lastMove(at slot) int {
 	last := -1
-	for _, v := range c.moves[group] {
-		if v.moves(at) {
+	for n := range g.moves {
+		if v := &g.moves[n]; v.moves(at) {
 			last = max(last, v.ended)
 		}
 	}
@@ -59,9 +66,10 @@ func (c *Checker) lastMove(group string, at slot) int {
 
 // movedPast tells whether a group may have been moved past a message, and else
 // since when it is to get it: whatever it had got and acknowledged before that.
-func (c *Checker) movedPast(group string, m *message) (passed bool, since int) {
+func (g *crowd) movedPast(m *message) (passed bool, since int) {
 	since = -1
-	for _, v := range c.moves[group] {
+	for n := range g.moves {
+		v := &g.moves[n]
 		if !v.moves(m.at) || m.send > v.ended {
 			continue
 		}

@@ -85,7 +85,7 @@ type Report struct {
 	Gone     int // acknowledged messages that a power cut took before they were synced
 	Repeated int // deliveries of messages whose acknowledgement a crash took
 
-	ops []Op
+	ops ops
 }
 
 // Err returns nil if nothing was found, and an error that tells all otherwise.
@@ -100,7 +100,7 @@ func (r *Report) Err() error {
 func (r *Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d operations, %d sent, %d acknowledged, %d unknown, %d delivered, %d acks, %d kills, %d power cuts",
-		len(r.ops), r.Sent, r.Acknowledged, r.Unknown, r.Delivered, r.Acks, r.Kills, r.Cuts)
+		r.ops.len(), r.Sent, r.Acknowledged, r.Unknown, r.Delivered, r.Acks, r.Kills, r.Cuts)
 	for _, class := range slices.Sorted(maps.Keys(r.Counts)) {
 		fmt.Fprintf(&b, "; %s: %d", class, r.Counts[class])
 	}
@@ -111,7 +111,7 @@ func (r *Report) String() string {
 }
 
 // Operations counts what was judged.
-func (r *Report) Operations() int { return len(r.ops) }
+func (r *Report) Operations() int { return r.ops.len() }
 
 // Errors counts the anomalies of all classes.
 func (r *Report) Errors() (n int) {
@@ -126,7 +126,7 @@ func (r *Report) Proof(a Anomaly) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s", a.Class, a.What)
 	for _, i := range a.Ops {
-		line, err := json.Marshal(r.ops[i])
+		line, err := json.Marshal(r.ops.at(i))
 		if err != nil {
 			line = []byte(err.Error())
 		}

@@ -16,10 +16,12 @@
 //	rivals     other stores, in a module of their own
 //	cmd/lab    all of it: go run ./verify/cmd/lab -list
 //
-// Mutilation (TestMutilate beside the engine, make mutilate) is judged without a
-// history: nobody sends or consumes while bytes are changed, and what must hold
-// of a changed store (each byte that is delivered was sent, what is missing is
-// what was hit, and is reported) is compared with the store as it was, exactly.
+// Mutilation (TestMutilate beside the engine, make mutilate) is judged in the same
+// way: how a small store was made is a history, and each wound continues it with
+// the messages and acknowledgements whose bytes were hit, and with what groups are
+// handed after opening, or after Repair. What a history has no words for (that the
+// store opens, that damage is reported with its place, what Repair leaves) is
+// demanded beside it.
 //
 // What clients saw is judged by internal/history, in the error classes of
 // jepsen.tests.kafka; the tests beside the engine use it too.

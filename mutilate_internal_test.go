@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pocketmq/mq/internal/history"
+	"github.com/pocketmq/mq/internal/labrow"
 	"github.com/pocketmq/mq/internal/vfs"
 )
 
@@ -171,7 +172,10 @@ func (v *victim) sweep(t *testing.T) {
 	}
 	close(wounds)
 	workers.Wait()
-	t.Logf("%s, seed %d, %d files, %v: %v", v.name, seed, len(v.files), time.Since(began).Round(time.Second), count)
+	labrow.Row{
+		Tool: "mutilate, " + v.name, Runs: count.cases.Load(), Acknowledged: int64(len(v.sent)), Operations: count.operations.Load(),
+		Note: fmt.Sprintf("seed %d, %d files: %v", seed, len(v.files), count), Seconds: time.Since(began).Seconds(),
+	}.Log(t)
 }
 
 // everyByte goes through the last 64 KiB in use of every file, and random places

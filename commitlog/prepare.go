@@ -64,8 +64,8 @@ func (l *Log) prepareSuccessor() {
 		}
 		p.capacity = p.least // what drains a full store takes as little as it can
 	}
-	if p.old != nil {
-		l.withdraw(p.old)
+	if p.old != nil && !l.withdraw(p.old) {
+		return
 	}
 	next, full := l.createPlanned(p)
 	if next != nil && refused != nil {
@@ -220,18 +220,22 @@ func mapFile(o Options, f vfs.File, size int64) vfs.Mapping {
 	return vfs.Unmapped(f)
 }
 
-// withdraw takes back a successor that is too small and unused.
-func (l *Log) withdraw(old *segment) {
+// withdraw takes back a successor that is too small and unused. It is false if a
+// sender has rolled into it meanwhile: then what was planned would take the name
+// of a segment that is in use, and whoever waits has to ask again.
+func (l *Log) withdraw(old *segment) bool {
 	l.appendMu.Lock()
-	if l.next != old { // a sender rolled into it meanwhile
+	if l.next != old {
+		l.wakeRoomLocked()
 		l.appendMu.Unlock()
-		return
+		return false
 	}
 	l.next = nil
 	l.appendMu.Unlock()
 	if err := l.discard(old); err != nil {
 		l.opts.Logger.Warn("commit log: remove unused segment", slog.Any("error", err))
 	}
+	return true
 }
 
 // discard unmaps, closes and removes a segment nobody ever read or wrote.

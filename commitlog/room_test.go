@@ -3,6 +3,7 @@ package commitlog_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -318,4 +319,46 @@ func TestSealedIsToldOfEverySegment(t *testing.T) {
 		put(t, l, string(make([]byte, 5000)))
 	}
 	require.Eventually(t, func() bool { return told.Load() == 4 }, waitTime, pollTime)
+}
+
+// While a larger successor is asked for, a sender rolls into the small one: that
+// is in use now, and nothing may be made in its place.
+func TestRollWhileSuccessorIsReplaced(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, o commitlog.Options) {
+		o.SegmentBytes = 64 << 10
+		var l *commitlog.Log
+		var bodies []string
+		var rolls atomic.Bool
+		rolled := make(chan struct{})
+		o.Allow = func(int64) error { // between the plan and its execution
+			if rolls.Swap(false) {
+				defer close(rolled)
+				for len(l.Segments()) == 1 {
+					b := numbered(1, 5000)[0]
+					put(t, l, b)
+					bodies = append(bodies, b)
+				}
+			}
+			return nil
+		}
+		l, _, _ = open(t, o, commitlog.Start{})
+		for l.Stats().Bytes < 2*o.SegmentBytes { // until there is a successor
+			b := numbered(1, 500)[0]
+			put(t, l, b)
+			bodies = append(bodies, b)
+		}
+		rolls.Store(true)
+		large := string(make([]byte, 300<<10))
+		_, _, err := tryPut(ctx, l, commitlog.Try, large)
+		require.ErrorIs(t, err, commitlog.ErrBackpressure)
+		<-rolled
+		put(t, l, large)
+		bodies = append(bodies, large)
+		require.NoError(t, l.Sync(ctx))
+		assert.True(t, slices.Equal(bodies, scan(t, l)))
+		require.NoError(t, l.Close())
+		_, _, got := open(t, o, commitlog.Start{})
+		assert.True(t, slices.Equal(bodies, got), "%d of %d records", len(got), len(bodies))
+	})
 }

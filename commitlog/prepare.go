@@ -49,9 +49,9 @@ type plan struct {
 // prepareSuccessor makes the segment behind the active one, if it is time or
 // somebody waits for it.
 func (l *Log) prepareSuccessor() {
-	l.reviewOverdraft()
+	undecided := l.reviewOverdraft()
 	l.appendMu.Lock()
-	p, todo := l.planLocked()
+	p, todo := l.planLocked(undecided)
 	l.appendMu.Unlock()
 	if !todo {
 		return
@@ -75,7 +75,9 @@ func (l *Log) prepareSuccessor() {
 }
 
 // planLocked takes what senders asked for and says what to make, if anything.
-func (l *Log) planLocked() (p plan, todo bool) {
+// undecided says that what is prepared may yet be for everybody, or not: Poke
+// follows, and who was woken before could only ask once more, without end.
+func (l *Log) planLocked(undecided bool) (p plan, todo bool) {
 	ask := l.want
 	l.want = want{}
 	switch {
@@ -87,7 +89,9 @@ func (l *Log) planLocked() (p plan, todo bool) {
 		todo = ask.need > 0 || int64(l.tail-l.active.base()) > prepareAt(l.active)
 	}
 	if !todo {
-		l.wakeRoomLocked() // whoever asked finds what is there, or why not
+		if !undecided {
+			l.wakeRoomLocked() // whoever asked finds what is there, or why not
+		}
 		return plan{}, false
 	}
 	return plan{
@@ -274,8 +278,8 @@ func (l *Log) refuse(p plan, refused error) {
 }
 
 // reviewOverdraft opens segments that were made against Options.Allow to
-// everybody, if it has changed its mind.
-func (l *Log) reviewOverdraft() {
+// everybody, if it has changed its mind. It is true if Allow does not know yet.
+func (l *Log) reviewOverdraft() (undecided bool) {
 	l.appendMu.Lock()
 	drawn, unused := l.overdrawnLocked(), int64(0)
 	if l.next != nil {
@@ -283,22 +287,23 @@ func (l *Log) reviewOverdraft() {
 	}
 	l.appendMu.Unlock()
 	if !drawn {
-		return
+		return false
 	}
 	refused := l.opts.Allow(l.bytes() + unused)
 	if errors.Is(refused, ErrLater) {
-		return // what was said before holds until then
+		return true // what was said before holds until then
 	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}
 	if refused != nil {
-		return
+		return false
 	}
 	l.active.overdraft.Store(false)
 	if l.next != nil {
 		l.next.overdraft.Store(false)
 	}
+	return false
 }
 
 func (l *Log) overdrawnLocked() bool {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -360,5 +361,51 @@ func TestRollWhileSuccessorIsReplaced(t *testing.T) {
 		require.NoError(t, l.Close())
 		_, _, got := open(t, o, commitlog.Start{})
 		assert.True(t, slices.Equal(bodies, got), "%d of %d records", len(got), len(bodies))
+	})
+}
+
+// While it is undecided whether the log may grow, whoever waits for room sleeps:
+// also where a segment is prepared that is for Reserved alone.
+func TestUndecidedWaitsAsleep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, _ := memOptions(t)
+		o.SegmentBytes = 64 << 10
+		var asked atomic.Int64
+		reserved, cancel := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		decided := false
+		o.Allow = func(total int64) error {
+			switch n := asked.Add(1); {
+			case total <= o.SegmentBytes || decided || n > 1000:
+				return nil
+			case n == 2: // who asked has gone when the segment is there
+				cancel()
+				<-left
+			}
+			return commitlog.ErrLater
+		}
+		l, _, err := commitlog.Open(o, commitlog.Start{}, nil)
+		require.NoError(t, err)
+		put(t, l, string(make([]byte, 30_000)))
+		synctest.Wait()
+		large := string(make([]byte, 40_000))
+		_, _, err = tryPut(reserved, l, commitlog.Reserved, large)
+		require.ErrorIs(t, err, context.Canceled)
+		close(left)
+		synctest.Wait()
+		require.Greater(t, l.Stats().Bytes, o.SegmentBytes, "there is one for Reserved")
+
+		got := make(chan error, 1)
+		go func() {
+			_, _, err := tryPut(t.Context(), l, commitlog.Wait, large)
+			got <- err
+		}()
+		synctest.Wait()
+		assert.Less(t, asked.Load(), int64(10))
+		decided = true
+		l.Poke()
+		require.NoError(t, <-got)
+		require.NoError(t, l.Close())
 	})
 }

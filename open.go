@@ -223,8 +223,11 @@ func (b *Broker) openLog(start commitlog.Start, rebuild bool) error {
 	log, found, err := open(opts, start, replay)
 	if errors.Is(err, ErrDiskFull) && b.upkeep.spendReserve() {
 		// Ending the epoch takes a frame. Folding everything again is harmless, but
-		// for what is counted.
+		// for what is counted, and for pairs that are in no file: they would be there
+		// twice, and what waits be delivered twice.
 		b.timer.restore()
+		b.keys.Restart()
+		b.timer.index.Restart()
 		log, found, err = open(opts, start, replay)
 	}
 	if err != nil {

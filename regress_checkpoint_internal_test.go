@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -112,4 +114,60 @@ func TestRebuildDiscardsTheCheckpoint(t *testing.T) {
 	found, err := b.MessagesByKey("T", "k", 9)
 	require.NoError(t, err)
 	require.Len(t, found, 2)
+}
+
+// reservedFS is the operating system's, on a disk that has no room but that of
+// the store's reserve.
+type reservedFS struct{ vfs.FS }
+
+func (fs reservedFS) Open(name string) (vfs.File, error) {
+	f, err := fs.FS.Open(name)
+	return reservedFile{f, filepath.Join(filepath.Dir(filepath.Dir(name)), reserveName)}, err
+}
+
+type reservedFile struct {
+	vfs.File
+	reserve string
+}
+
+func (f reservedFile) Allocate(size int64) error {
+	if _, err := os.Lstat(f.reserve); err == nil {
+		return syscall.ENOSPC
+	}
+	return f.File.Allocate(size)
+}
+
+// TestOpenSpendsTheReserve: a log that finds room only when the reserve is given
+// up has been folded once by then. Folding it again leaves nothing twice.
+func TestOpenSpendsTheReserve(t *testing.T) {
+	t.Parallel()
+	dir, killed := t.TempDir(), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := Open(dir, &Options{Durability: Written, DefaultQueues: 1})
+		require.NoError(t, err)
+		sendNumbers(t, b, 0, 1)
+		require.NoError(t, b.checkpoint(false))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		_, err = p.Send(t.Context(), &Message{Topic: "T", Body: []byte("keyed"), Keys: []string{"k"}})
+		require.NoError(t, err)
+		_, err = p.Send(t.Context(), &Message{Topic: "T", Body: []byte("later"), Delay: time.Hour})
+		require.NoError(t, err)
+		require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+		require.NoError(t, b.Close())
+
+		b = newBroker((&Options{}).withDefaults(false), reservedFS{vfs.OS()}, killed)
+		require.NoError(t, b.open())
+		require.False(t, b.Recovery().Rebuilt)
+		require.EqualValues(t, 1, b.Stats().Waiting)
+		found, err := b.MessagesByKey("T", "k", 9)
+		require.NoError(t, err)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		got := pollNow(t, subscribed(t, b, "G"))
+		require.NoError(t, b.Check(t.Context()))
+		require.NoError(t, b.Close())
+		require.Len(t, found, 1)
+		require.Equal(t, []string{"0", "keyed", "later"}, got)
+	})
 }

@@ -113,6 +113,13 @@ func (x *Index) Add(hash uint64, pos coord.Position) {
 	c.n.Store(n + 1) // readers look no further than n
 }
 
+// Restart drops the pairs in memory, which the log is replayed for once more. The
+// caller holds the append lock.
+func (x *Index) Restart() {
+	x.replace(func(next *state) { next.chunks = nil })
+	x.tail = nil
+}
+
 // grow appends an empty chunk.
 func (x *Index) grow() *chunk {
 	c := new(chunk)

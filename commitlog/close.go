@@ -30,6 +30,7 @@ func (l *Log) close() error {
 	l.syncClosed = true
 	l.syncMu.Unlock()
 	l.releaseAll(ErrClosed)
+	l.awaitLeader()
 	if err == nil {
 		err = l.Err() // all that is written may be synced, and the log poisoned all the same
 	}
@@ -38,6 +39,21 @@ func (l *Log) close() error {
 		err = l.tidy()
 	}
 	return errors.Join(err, l.abandonFiles())
+}
+
+// awaitLeader waits for a sync under way. If the log was poisoned meanwhile,
+// nobody else did, and its files must not be closed below it.
+func (l *Log) awaitLeader() {
+	l.syncMu.Lock()
+	if !l.syncing {
+		l.syncMu.Unlock()
+		return
+	}
+	w := l.waiters.get()
+	w.pos, w.follows = maxPosition, true
+	l.syncQueue.pushBack(w)
+	l.syncMu.Unlock()
+	<-w.ready // served when the leader hands over, as everybody is by now
 }
 
 // tidy leaves the folder as a clean opening wants it: no successor, and a last

@@ -2,7 +2,9 @@ package commitlog_test
 
 import (
 	"bytes"
+	"fmt"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,5 +100,44 @@ func TestFailedFillLeavesZeros(t *testing.T) {
 		_, err := f.ReadAt(behind, int64(l.Written()))
 		require.NoError(t, err)
 		assert.Equal(t, make([]byte, len(behind)), behind)
+	})
+}
+
+// Catches: files closed while somebody syncs them, because the log was poisoned
+// meanwhile and Close had nothing to wait for.
+func TestCloseWaitsForASyncUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, mem := unsynced(t)
+		gate := &gateFS{FS: mem}
+		o.FS, o.Mmap = gate, false
+		l, _, _ := open(t, o, commitlog.Start{})
+		_, end := put(t, l, "a")
+		synced := make(chan struct{})
+		gate.beforeSync = func() { <-synced }
+		got := make(chan error, 1)
+		go func() {
+			defer func() {
+				if cause := recover(); cause != nil {
+					got <- fmt.Errorf("panic: %v", cause)
+				}
+			}()
+			got <- l.Wait(ctx, end)
+		}()
+		synctest.Wait()
+		mem.Fail(func(c vfs.Call) error {
+			if c.Op == vfs.OpWrite {
+				return syscall.EIO
+			}
+			return nil
+		})
+		_, _, err := tryPut(ctx, l, commitlog.Wait, "b")
+		require.ErrorIs(t, err, commitlog.ErrPoisoned)
+		closed := make(chan error, 1)
+		go func() { closed <- l.Close() }()
+		synctest.Wait()
+		close(synced)
+		require.ErrorIs(t, <-closed, commitlog.ErrPoisoned)
+		require.NoError(t, <-got, "it was synced")
 	})
 }

@@ -286,3 +286,43 @@ func TestFailedCheckpointIsTriedAgain(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestTrimPastDamage: an entry that is damaged does not have retention, or the
+// next opening, begin the queue behind messages that are there.
+func TestTrimPastDamage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	opts := &Options{SegmentBytes: mib, Durability: Written, DefaultQueues: 1, Retention: Retention{Age: time.Hour}}
+	synctest.Test(t, func(t *testing.T) {
+		b, err := Open(dir, opts)
+		require.NoError(t, err)
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		fillTopic(t, p, "T", 100)
+		<-time.After(3 * time.Hour)
+		synctest.Wait()
+		first := queueOne(t, b).entries.Min()
+		require.Positive(t, first, "the first segments have gone")
+		sendNumbers(t, b, 0, 3000)
+		end := queueOne(t, b).entries.End()
+		require.NoError(t, b.Close())
+
+		files, err := filepath.Glob(filepath.Join(dir, "consumequeue", "T@*", "0", "*"))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		f, err := os.OpenFile(files[0], os.O_RDWR, 0)
+		require.NoError(t, err)
+		var e [consumequeue.EntrySize]byte
+		consumequeue.Entry{Position: 64, Size: 48}.Put(e[:])
+		_, err = f.WriteAt(e[:], int64(first+(end-first)/2)*consumequeue.EntrySize) // where a search by halves looks first
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+
+		b, err = Open(dir, opts)
+		require.NoError(t, err)
+		got, rebuilt := queueOne(t, b).entries.Min(), b.Recovery().Rebuilt
+		require.NoError(t, b.Close())
+		require.False(t, rebuilt)
+		require.Equal(t, first, got)
+	})
+}

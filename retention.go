@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -139,7 +140,7 @@ func (b *Broker) holder(end coord.Position) string {
 func positionOf(q *queue, off Offset) (coord.Position, bool) {
 	var e [1]consumequeue.Entry
 	for off = max(off, q.entries.Min()); off < q.entries.End(); off++ {
-		n, err := q.entries.Read(off, e[:])
+		n, err := q.read(off, e[:])
 		if err != nil || n == 0 {
 			return 0, false
 		}
@@ -266,12 +267,23 @@ func (b *Broker) trimQueues(start coord.Position) {
 
 // firstFrom returns the first offset of the queue whose message lies at start
 // or behind it. Positions ascend along a queue; a hole is as far as the message
-// behind it.
+// behind it. An entry that is damaged may have led the search past messages that
+// are there: then it stopped right behind that entry, and those before it tell.
 func firstFrom(q *queue, start coord.Position) Offset {
 	low, high := q.entries.Min(), q.entries.End()
-	n := sort.Search(int(high-low), func(i int) bool {
-		at, ok := positionOf(q, low+Offset(i))
-		return !ok || at >= start
-	})
-	return low + Offset(n)
+	for {
+		n := sort.Search(int(high-low), func(i int) bool {
+			at, ok := positionOf(q, low+Offset(i))
+			return !ok || at >= start
+		})
+		found := low + Offset(n)
+		var before [maxNeighbours]consumequeue.Entry
+		from := max(low, found-maxNeighbours)
+		read, _ := q.read(from, before[:found-from]) // what cannot be read tells nothing
+		passed := slices.IndexFunc(before[:read], func(e consumequeue.Entry) bool { return !e.Hole() && e.Position >= start })
+		if passed < 0 {
+			return found
+		}
+		high = from + Offset(passed)
+	}
 }

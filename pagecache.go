@@ -40,7 +40,8 @@ func (b *Broker) consumedTo() (to coord.Position, ok bool) {
 }
 
 // firstUnconsumed returns where the first message lies that the group has yet to
-// consume; beyond all positions if there is none.
+// consume; beyond all positions if there is none, and before all others if that
+// cannot be told: whoever asks is about to let go of what lies before.
 func (b *Broker) firstUnconsumed(g *group) coord.Position {
 	type wanted struct {
 		queue *queue
@@ -62,7 +63,11 @@ func (b *Broker) firstUnconsumed(g *group) coord.Position {
 	})
 	first := coord.Position(math.MaxInt64)
 	for _, w := range wants {
-		if at, ok := positionOf(w.queue, w.next); ok {
+		at, ok, err := positionOf(w.queue, w.next)
+		if err != nil {
+			return 0
+		}
+		if ok {
 			first = min(first, at)
 		}
 	}

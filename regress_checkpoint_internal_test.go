@@ -3,6 +3,7 @@ package mq
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -169,5 +170,52 @@ func TestOpenSpendsTheReserve(t *testing.T) {
 		require.NoError(t, b.Close())
 		require.Len(t, found, 1)
 		require.Equal(t, []string{"0", "keyed", "later"}, got)
+	})
+}
+
+// noQueueFS is the operating system's, which opens no file of a message queue
+// once failing is set.
+type noQueueFS struct {
+	vfs.FS
+	failing atomic.Bool
+}
+
+func (fs *noQueueFS) Open(name string) (vfs.File, error) {
+	if fs.failing.Load() && strings.Contains(filepath.ToSlash(name), "/consumequeue/") {
+		return nil, syscall.EMFILE
+	}
+	return fs.FS.Open(name)
+}
+
+// TestUnreadableQueueHoldsItsSegments: a group whose place cannot be read just
+// now, for want of descriptors, may have yet to consume what retention is about
+// to drop.
+func TestUnreadableQueueHoldsItsSegments(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	opts := (&Options{SegmentBytes: mib, Durability: Written, DefaultQueues: 1, Retention: Retention{Age: time.Hour}}).withDefaults(false)
+	synctest.Test(t, func(t *testing.T) {
+		b, err := Open(dir, &opts)
+		require.NoError(t, err)
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		c, err := b.NewPullConsumer("G", nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		sendNumbers(t, b, 0, 1100) // so that the first entries are in a file
+		fillTopic(t, p, "T", 100)
+		require.NoError(t, b.Close())
+
+		fs := &noQueueFS{FS: vfs.OS()}
+		b = newBroker(opts, fs, dir)
+		require.NoError(t, b.open())
+		fs.failing.Store(true)
+		<-time.After(3 * time.Hour)
+		synctest.Wait()
+		start, held := b.log.Start(), b.Stats().HeldBy
+		fs.failing.Store(false)
+		require.NoError(t, b.Close())
+		require.Zero(t, start)
+		require.Equal(t, "G", held)
 	})
 }

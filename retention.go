@@ -136,19 +136,19 @@ func (b *Broker) holder(end coord.Position) string {
 }
 
 // positionOf returns where the first message of the queue at off or behind it
-// lies.
-func positionOf(q *queue, off Offset) (coord.Position, bool) {
+// lies; false: there is none. An error says that it could not be read just now.
+func positionOf(q *queue, off Offset) (at coord.Position, ok bool, err error) {
 	var e [1]consumequeue.Entry
 	for off = max(off, q.entries.Min()); off < q.entries.End(); off++ {
 		n, err := q.read(off, e[:])
 		if err != nil || n == 0 {
-			return 0, false
+			return 0, false, err
 		}
 		if e[0].Size != 0 {
-			return e[0].Position, true
+			return e[0].Position, true, nil
 		}
 	}
-	return 0, false
+	return 0, false, nil
 }
 
 // carryState appends again what is in force by records below end, but for
@@ -273,8 +273,8 @@ func firstFrom(q *queue, start coord.Position) Offset {
 	low, high := q.entries.Min(), q.entries.End()
 	for {
 		n := sort.Search(int(high-low), func(i int) bool {
-			at, ok := positionOf(q, low+Offset(i))
-			return !ok || at >= start
+			at, ok, err := positionOf(q, low+Offset(i))
+			return err != nil || !ok || at >= start
 		})
 		found := low + Offset(n)
 		var before [maxNeighbours]consumequeue.Entry

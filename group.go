@@ -190,12 +190,13 @@ func (g *group) ackSkippedOf(m *member, gt *groupTopic) {
 	}
 }
 
-// ensureGroup returns the group, creating it if need be.
+// ensureGroup returns the group, creating it if need be. Broker.members may be
+// held, so it must not wait for room that retention makes.
 func (b *Broker) ensureGroup(key groupKey) (*group, error) {
 	if g := b.names.group(key); g != nil {
 		return g, nil
 	}
-	_, err := b.appendState(context.Background(), commitlog.Wait, func() (stateRecord, error) {
+	_, err := b.appendState(context.Background(), commitlog.Reserved, func() (stateRecord, error) {
 		return &record.Group{Name: key.name, Instance: key.instance}, nil
 	})
 	if err != nil {

@@ -329,3 +329,57 @@ func TestResetWhileAHandlerIsStuck(t *testing.T) {
 	require.True(t, c.helpLocked() == nil, "given what nobody wants")
 	require.Empty(t, c.offered)
 }
+
+// TestRoomUnderMembers: whoever changes who consumes what must not wait for room
+// that only retention can make, for retention asks who consumes what.
+func TestRoomUnderMembers(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(b *Broker) error{
+		"topic grows":  func(b *Broker) error { return b.UpdateTopic("T", TopicConfig{Queues: 2}) },
+		"group begins": func(b *Broker) error { _, err := b.NewPullConsumer("New", nil); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dropping, goOn := make(chan struct{}), make(chan struct{})
+			once := sync.OnceFunc(func() {
+				close(dropping)
+				<-goOn
+			})
+			opts := (&Options{
+				Durability: Written, DefaultQueues: 1, SegmentBytes: mib, Retention: Retention{MaxBytes: 4 * mib, Age: -1},
+				Hooks: &Hooks{Dropped: func(DroppedInfo) { once() }},
+			}).withDefaults(true)
+			b := newBroker(opts, newTestFS(), "")
+			require.NoError(t, b.open())
+			p, err := b.NewProducer(nil)
+			require.NoError(t, err)
+			// Until retention is held up, and no room is left at all.
+			for size := 64 * kib; size > 0; size /= 8 {
+				require.Eventually(t, func() bool {
+					var err error
+					for err == nil {
+						err = p.SendOneWay(&Message{Topic: "T", Body: make([]byte, size)})
+					}
+					select {
+					case <-dropping:
+						return !errors.Is(err, ErrFull) && b.log.Stats().Refused > 50
+					default:
+						return false
+					}
+				}, time.Minute, time.Millisecond)
+			}
+			done := make(chan error, 1)
+			waits := b.log.Stats().RoomWaits
+			go func() { done <- change(b) }()
+			require.Eventually(t, func() bool { return len(done) > 0 || b.log.Stats().RoomWaits > waits }, time.Minute, time.Millisecond)
+			close(goOn)
+			select {
+			case err := <-done:
+				require.NoError(t, err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("it waits for retention, and retention for it")
+			}
+			require.NoError(t, b.Close())
+		})
+	}
+}

@@ -181,7 +181,9 @@ func (b *Broker) UpdateTopic(name string, config TopicConfig) error {
 	}
 	b.members.Lock()
 	defer b.unlockMembers()
-	end, err := b.appendState(ctx, commitlog.Wait, func() (stateRecord, error) {
+	// Reserved: the room that others wait for may have to be made by retention,
+	// which needs members.
+	end, err := b.appendState(ctx, commitlog.Reserved, func() (stateRecord, error) {
 		if t.deleted.Load() {
 			return nil, fmt.Errorf("%w: %q", ErrTopicNotFound, name)
 		}

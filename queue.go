@@ -150,8 +150,9 @@ func (b *Broker) StoredAt(name Queue, off Offset) (time.Time, error) {
 
 // offsetAt searches by halves: StoredAt never decreases along a queue, unless the
 // system's clock was set back while the store was closed. A
-// message that cannot be read (damaged, or dropped meanwhile) counts as older,
-// so that the search goes on above it.
+// message that is gone (damaged, or dropped meanwhile) counts as older,
+// so that the search goes on above it. One that could not be read just now ends
+// it, or a group would be moved past all that is there.
 func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {
 	ms := ceilMilli(t) // stored times have whole milliseconds
 	low, high := q.entries.Min(), q.entries.End()
@@ -170,11 +171,17 @@ func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {
 	return low, nil
 }
 
-// storedAt returns when the message at off was stored, false if it cannot be
-// read.
+// storedAt returns when the message at off was stored, false if it is gone. An
+// error says that it could not be read just now.
 func (b *Broker) storedAt(q *queue, off Offset) (ms int64, ok bool, err error) {
 	var entry [1]consumequeue.Entry
-	if n, err := q.read(off, entry[:]); n == 0 || err != nil || entry[0].Size == 0 {
+	n, err := q.read(off, entry[:])
+	switch {
+	case err != nil && b.isClosed.Load():
+		return 0, false, ErrClosed
+	case err != nil && off >= q.entries.Min() && !q.topic.deleted.Load():
+		return 0, false, err
+	case n == 0 || err != nil || entry[0].Size == 0:
 		return 0, false, nil
 	}
 	ref := [1]commitlog.Ref{{Position: entry[0].Position, Size: entry[0].Size}}
@@ -182,7 +189,7 @@ func (b *Broker) storedAt(q *queue, off Offset) (ms int64, ok bool, err error) {
 		var v record.View
 		if readErr == nil && record.DecodeMessage(r.Payload, &v) == nil {
 			ms, ok = v.StoredAt, true
-		} else if readErr != nil && b.log.Err() == nil && isClosed(readErr) {
+		} else if readErr != nil && b.log.Err() == nil && fatal(readErr) {
 			err = readErr
 		}
 		return false

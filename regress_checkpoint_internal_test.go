@@ -219,3 +219,30 @@ func TestUnreadableQueueHoldsItsSegments(t *testing.T) {
 		require.Equal(t, "G", held)
 	})
 }
+
+// TestTimeOfUnreadableQueue: where a message is that was stored at some time
+// cannot be told while the queue cannot be read. A group that is to go there
+// must not go past all messages instead.
+func TestTimeOfUnreadableQueue(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := openDir(t, dir)
+	subscribed(t, b, "G")
+	before := time.Now()
+	sendNumbers(t, b, 0, 3000)
+	require.NoError(t, b.Close())
+
+	fs := &noQueueFS{FS: vfs.OS()}
+	b = newBroker((&Options{Durability: Written}).withDefaults(false), fs, dir)
+	require.NoError(t, b.open())
+	defer func() { require.NoError(t, b.Close()) }()
+	fs.failing.Store(true)
+	_, err := b.OffsetAt(Queue{Topic: "T"}, before)
+	require.ErrorIs(t, err, syscall.EMFILE)
+	require.ErrorIs(t, b.ResetOffset("G", "T", At(before)), syscall.EMFILE)
+	fs.failing.Store(false)
+	lag, _, err := b.Lag("G")
+	require.NoError(t, err)
+	require.EqualValues(t, 3000, lag)
+	require.NoError(t, b.ResetOffset("G", "T", At(before)))
+}

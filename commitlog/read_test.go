@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -265,4 +266,34 @@ func TestAppendAndWaitDoNotAllocate(t *testing.T) {
 		})
 		assert.Zero(t, allocs, mode)
 	}
+}
+
+// A file that cannot be opened just now says nothing of what is in it: who asks
+// for a record whose size it does not know must not be told that there is none.
+func TestReadWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	o, mem := memOptions(t)
+	o.SegmentBytes = 16 << 10
+	l, _, _ := open(t, o, commitlog.Start{})
+	var refs []commitlog.Ref
+	for len(l.Segments()) < 100 {
+		r, _ := put(t, l, string(make([]byte, 5000)))
+		refs = append(refs, r...)
+	}
+	require.NoError(t, l.Sync(ctx))
+	require.Eventually(t, func() bool { // until files that nobody reads were closed
+		read(t, l, refs[len(refs)/2:])
+		return mem.Calls(vfs.OpClose) > 30
+	}, waitTime, pollTime)
+	mem.Fail(func(c vfs.Call) error {
+		if c.Op == vfs.OpOpen {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	l.Read([]commitlog.Ref{{Position: refs[0].Position}}, func(_ int, _ commitlog.Record, err error) bool {
+		require.ErrorIs(t, err, syscall.EMFILE)
+		require.NotErrorIs(t, err, commitlog.ErrNotFound)
+		return true
+	})
 }

@@ -180,7 +180,7 @@ func (r *reader) uncached(off, n int64) (b []byte, err error) {
 func (r *reader) withFile(use func(io.ReaderAt) (int, error)) (int, error) {
 	f, err := r.log.handles.acquire(r.seg)
 	if err != nil {
-		return 0, err
+		return 0, &readError{err} // it says nothing of what is in the file
 	}
 	n, err := use(f)
 	return n, errors.Join(err, r.log.handles.release(r.seg))

@@ -205,14 +205,15 @@ func (c *PullConsumer) Commit(ctx context.Context, ms ...*Message) error {
 	}
 	take := c.polled
 	if len(ms) > 0 {
-		take = func() ([]settled, error) { return c.delivered(ms) }
+		take = func() ([]settled, []passed, error) { return c.delivered(ms) }
 	}
-	acks, err := take()
+	acks, skipped, err := take()
 	if err != nil || len(acks) == 0 {
 		return err
 	}
 	end, err := c.group.appendAcks(acks)
 	if err != nil && !errors.Is(err, ErrStale) {
+		c.group.skipAgain(skipped)
 		return err
 	}
 	c.group.acknowledged(acks)
@@ -239,21 +240,42 @@ func (g *group) acknowledged(acks []settled) {
 	}
 }
 
+// passed is what a cursor skipped, on its way into an acknowledgement.
+type passed struct {
+	cursor *cursor
+	start  coord.Position
+	spans  []span
+}
+
+// skipAgain gives back what was not acknowledged after all: it goes with the next
+// acknowledgement.
+func (g *group) skipAgain(skipped []passed) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range skipped {
+		if c := p.cursor; p.start == c.start && !c.retired && len(p.spans) > 0 {
+			c.skipped = append(c.skipped, p.spans...)
+			g.ackLaterLocked(c, readAgainAfter)
+		}
+	}
+}
+
 // polled is everything that Poll has returned of the consumer's queues.
-func (c *PullConsumer) polled() (acks []settled, err error) {
+func (c *PullConsumer) polled() (acks []settled, skipped []passed, err error) {
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.closed {
-		return nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
 	for _, cur := range c.owned {
-		cur.takeSkippedLocked() // Poll went past them: they are in
+		// Poll went past them: they are in.
+		skipped = append(skipped, passed{cur, cur.start, cur.takeSkippedLocked()})
 		if spans := cur.polledLocked(); len(spans) > 0 {
 			acks = append(acks, settled{cur.queue, cur.start, spans})
 		}
 	}
-	return acks, nil
+	return acks, skipped, nil
 }
 
 // polledLocked returns what Poll went past: returned, or passed over. It is the
@@ -289,8 +311,8 @@ func offsetsOf(claims []claim) (spans []span) {
 	return spans
 }
 
-// delivered is the offsets of ms, by queue and start.
-func (c *PullConsumer) delivered(ms []*Message) ([]settled, error) {
+// delivered is the offsets of ms, by queue and start, with what was skipped.
+func (c *PullConsumer) delivered(ms []*Message) (acks []settled, skipped []passed, err error) {
 	type from struct {
 		cursor *cursor
 		start  coord.Position
@@ -298,7 +320,7 @@ func (c *PullConsumer) delivered(ms []*Message) ([]settled, error) {
 	spans := map[from][]span{}
 	for i, m := range ms {
 		if m == nil || m.origin.cursor == nil || m.origin.cursor.group != c.group {
-			return nil, fmt.Errorf("%w: message %d was not delivered to group %q", ErrNotAssigned, i, c.groupName)
+			return nil, nil, fmt.Errorf("%w: message %d was not delivered to group %q", ErrNotAssigned, i, c.groupName)
 		}
 		key, off := from{m.origin.cursor, m.origin.start}, m.origin.offset
 		spans[key] = append(spans[key], span{From: off, To: off + 1})
@@ -307,16 +329,16 @@ func (c *PullConsumer) delivered(ms []*Message) ([]settled, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.closed {
-		return nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
-	var acks []settled
 	for key, s := range spans {
 		if key.start == key.cursor.start {
-			s = append(s, key.cursor.takeSkippedLocked()...)
+			taken := passed{key.cursor, key.start, key.cursor.takeSkippedLocked()}
+			s, skipped = append(s, taken.spans...), append(skipped, taken)
 		}
 		acks = append(acks, settled{key.cursor.queue, key.start, joinSpans(s)})
 	}
-	return acks, nil
+	return acks, skipped, nil
 }
 
 // Seek makes off the next offset that Poll hands out of q. It is not stored:

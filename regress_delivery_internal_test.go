@@ -383,3 +383,43 @@ func TestRoomUnderMembers(t *testing.T) {
 		})
 	}
 }
+
+// TestFailedCommitKeepsWhatWasSkipped: what a filter passed over goes with an
+// acknowledgement. Where that finds no room it goes with the next one, or its
+// offsets would hold the log until the store is opened again.
+func TestFailedCommitKeepsWhatWasSkipped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib})
+		sendNumbers(t, b, 0, 1)
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		_, err = p.Send(t.Context(), &Message{Topic: "T", Tag: "wanted"})
+		require.NoError(t, err)
+		subscribed(t, b, "Eater")
+		c, err := b.NewPullConsumer("G", nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", Tags("wanted")))
+		fs.Fail(func(c vfs.Call) error {
+			if c.Op == vfs.OpCreate {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		synctest.Wait()
+		eat(t, b)
+		ms, err := c.Poll(t.Context(), 1)
+		require.NoError(t, err)
+		require.Len(t, ms, 1)
+		require.ErrorIs(t, c.Commit(t.Context(), ms...), ErrDiskFull)
+		fs.Fail(nil)
+		_ = c.Commit(t.Context(), ms...) // asks for room
+		synctest.Wait()
+		require.NoError(t, c.Commit(t.Context(), ms...))
+		offsets, err := b.Offsets("G", "T")
+		require.NoError(t, err)
+		require.NoError(t, b.Close())
+		require.Equal(t, Offset(2), offsets[0].Committed)
+	})
+}

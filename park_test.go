@@ -506,6 +506,39 @@ func TestParkedOtherKinds(t *testing.T) {
 	}
 }
 
+// TestParkedConsumedOutOfOrder: what a member of another kind has consumed of a
+// blocked key, behind messages that it has not, does not come again when the group
+// is ordered once more, and all the others come.
+func TestParkedConsumedOutOfOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		p := poison{bad: badKeys("bad")}
+		ordered := &mq.PushOptions{Ordered: true, PrefetchMessages: 8}
+		c := push(t, b, "G", "T", p.handle, ordered)
+		sendKeyed(t, b, "T", 0, 20, "bad")
+		pass(100 * time.Millisecond)
+		require.Equal(t, 20, parked(t, b, "G"))
+		require.NoError(t, c.Close())
+
+		s, err := b.NewSimpleConsumer("G", nil)
+		require.NoError(t, err)
+		require.NoError(t, s.Subscribe("T", mq.All))
+		ms, err := s.Receive(t.Context(), 20, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, bodiesTo(20), bodiesOf(ms))
+		require.NoError(t, s.Ack(t.Context(), ms[3:5]...))
+		require.NoError(t, s.Close())
+
+		p.free()
+		push(t, b, "G", "T", p.handle, ordered)
+		pass(time.Minute)
+		require.Equal(t, slices.Delete(bodiesTo(20), 3, 5), p.of("bad"))
+		require.Zero(t, lag(t, b, "G"))
+	})
+}
+
 // TestParkedNames: nobody but the engine makes the topic or sends to it, and it
 // cannot be filtered, for its index has no tags.
 func TestParkedNames(t *testing.T) {

@@ -168,13 +168,13 @@ func (c *cursor) lookThroughLocked() (more bool, err error) {
 		if more = visible(e, mark); !more {
 			break
 		}
-		if e.Size == 0 && off >= c.sound && !c.doneLocked(off) {
+		if e.Size == 0 && off >= c.sound && !c.doneAt(off) {
 			c.hole = true
 			break
 		}
 		c.next++
 		switch {
-		case c.doneLocked(off):
+		case c.doneAt(off):
 		case e.Size == 0:
 			gone = append(gone, c.missLocked(span{From: off, To: off + 1}, ErrCorrupt))
 		default:
@@ -312,7 +312,7 @@ func (l *lanes) claimParkedLocked(f *fetcher) (taken []*lane, err error) {
 			if len(f.claims) >= limit || bytes <= 0 {
 				return taken, nil
 			}
-			if ln := l.byKey[e.Tag]; e.Size > 0 && ln != nil && l.claimForLocked(ln, e) {
+			if ln := l.byKey[e.Tag]; e.Size > 0 && ln != nil && !c.doneAt(p.at) && l.claimForLocked(ln, e) {
 				if len(ln.items) == 1 {
 					taken = append(taken, ln)
 				}
@@ -406,6 +406,18 @@ func (c *cursor) noteTrimmedLocked() (gone []missed) {
 		gone = append(gone, c.missLocked(s, nil))
 	}
 	return gone
+}
+
+// doneAt is doneLocked for offsets in any order: sweeps come back to what next
+// has passed, and what was not counted for a lane must not be claimed for it.
+func (c *cursor) doneAt(off Offset) bool {
+	i, _ := slices.BinarySearchFunc(c.done, off, func(s span, off Offset) int {
+		if s.To <= off {
+			return -1
+		}
+		return 1
+	})
+	return i < len(c.done) && c.done[i].From <= off
 }
 
 // suspectAt is suspectLocked for offsets in any order.

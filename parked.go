@@ -265,6 +265,7 @@ func (l *lanes) fillParkedLocked(f *fetcher, owner *member) {
 	}
 	if c.start == start && !c.retired {
 		c.passedLocked(got.lost)
+		c.lostLocked(got.lost)
 		l.takeFetchedLocked(taken, &got)
 		g.ackSkippedLocked(c)
 	}
@@ -272,6 +273,17 @@ func (l *lanes) fillParkedLocked(f *fetcher, owner *member) {
 		l.restLocked(ln)
 	}
 	c.scheduleLocked()
+}
+
+// lostLocked has sweeps go past messages that cannot be read: when what is before
+// them has failed, its lane's messages are claimed once more.
+func (c *cursor) lostLocked(claims []claim) {
+	for i := range claims {
+		c.done = append(c.done, span{From: claims[i].offset, To: claims[i].offset + 1})
+	}
+	if len(claims) > 0 {
+		c.done = joinSpans(c.done)
+	}
 }
 
 // takeFetchedLocked gives the lanes the messages that were read for them, and

@@ -1,0 +1,80 @@
+package mq
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// damageLast takes away what is before the last such bytes of the log: the head of
+// their record.
+func damageLast(t *testing.T, fs *testFS, of string) {
+	t.Helper()
+	list, err := fs.List("commitlog")
+	require.NoError(t, err)
+	for _, e := range list {
+		f, err := fs.Open(filepath.Join("commitlog", e.Name))
+		require.NoError(t, err)
+		data := make([]byte, e.Size)
+		n, _ := f.ReadAt(data, 0)
+		if at := bytes.LastIndex(data[:n], []byte(of)); at >= 0 {
+			_, err = f.WriteAt(make([]byte, 64), int64(at)-64)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			return
+		}
+		require.NoError(t, f.Close())
+	}
+	t.Fatalf("%q is not in the log", of)
+}
+
+// TestParkedLost: a parked message that is damaged is missed once, however often
+// what is before it comes again, and what is behind it comes to the last.
+func TestParkedLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var missed missedCount
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib, Hooks: &Hooks{Missed: missed.hook}})
+		var freed atomic.Bool
+		var got []string
+		c, err := b.NewPushConsumer("G", func(_ context.Context, m *Message) error {
+			if !freed.Load() {
+				return errors.New("blocked")
+			}
+			got = append(got, string(m.Body))
+			return nil
+		}, &PushOptions{Ordered: true, PrefetchMessages: 8})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		var want []string
+		for i := range 20 {
+			body := fmt.Sprintf("message %d of the key", i)
+			_, err := p.Send(t.Context(), &Message{Topic: "T", ShardingKey: "K", Body: []byte(body)})
+			require.NoError(t, err)
+			if i != 3 {
+				want = append(want, body)
+			}
+		}
+		<-time.After(100 * time.Millisecond)
+		require.Equal(t, int64(20), b.Stats().Parked)
+		damageLast(t, fs, "message 3 of the key")
+		<-time.After(10 * time.Second)
+		freed.Store(true)
+		<-time.After(10 * time.Second)
+		require.Equal(t, want, got)
+		missed.requireOnce(t, 3, 4)
+		require.Zero(t, lagOf(t, b))
+		require.NoError(t, b.Close())
+	})
+}

@@ -79,13 +79,14 @@ func (r *reception) withoutSpent(ms []*Message, leases []lease) (keptMs []*Messa
 	return keptMs, kept, spent
 }
 
-// giveBackLocked undoes the claims of messages that are handed out to nobody.
+// giveBackLocked undoes the claims of messages that are handed out to nobody. Those
+// from before a reset were forgotten then.
 func (c *cursor) giveBackLocked(leases []lease) {
 	var claims []claim
 	for i := range leases {
 		if ln := leases[i].lane; ln != nil {
 			c.lanes.freeLocked(ln)
-		} else if !c.retired {
+		} else if !c.retired && leases[i].start == c.start {
 			claims = append(claims, leases[i].claim)
 		}
 	}

@@ -215,3 +215,28 @@ func TestSimpleThenPush(t *testing.T) {
 		require.Zero(t, lag(t, b, "G"))
 	})
 }
+
+// TestSimpleResetWhileHandingOut: what was about to be handed out when the offsets
+// were reset is not handed out after that, from where it was before.
+func TestSimpleResetWhileHandingOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b *mq.Broker
+		b = mqtest.OpenMemory(t, &mq.Options{Durability: mq.Written, Hooks: &mq.Hooks{Failed: func(mq.FailedInfo) {
+			require.NoError(t, b.ResetOffset("G", "T", mq.Latest)) // of a Receive that buries one message
+		}}})
+		createTopic(t, b, "T", 1)
+		c := simple(t, b, "G", &mq.SimpleOptions{MaxAttempts: 1}, "T")
+		sendBodies(t, b, "T", 1)
+		require.Equal(t, "0", string(receiveFrom(t, c, 1, time.Second)[0].Body))
+		pass(2 * time.Second)
+		send(t, b, numbered("T", 1, 2)...)
+		require.Equal(t, "1", string(receiveFrom(t, c, 1, time.Minute)[0].Body), "it is the turn of what is new")
+		send(t, b, numbered("T", 2, 4)...)
+		receiveNone(t, c, time.Hour)
+		require.Len(t, deadLetters(t, b, "G"), 1)
+		require.Zero(t, b.Stats().Invisible)
+		send(t, b, numbered("T", 4, 5)...)
+		require.Equal(t, "4", string(receiveFrom(t, c, 1, time.Minute)[0].Body))
+	})
+}

@@ -2,6 +2,7 @@ package mq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -190,20 +191,28 @@ func (g *group) ackSkippedOf(m *member, gt *groupTopic) {
 	}
 }
 
-// ensureGroup returns the group, creating it if need be. Broker.members may be
-// held, so it must not wait for room that retention makes.
+// ensureGroup returns the group, creating it if need be. Some who call it hold
+// Broker.members, so it must not wait for room that retention makes; others do not:
+// under the append lock it turns out who creates the group.
 func (b *Broker) ensureGroup(key groupKey) (*group, error) {
-	if g := b.names.group(key); g != nil {
-		return g, nil
+	for {
+		if g := b.names.group(key); g != nil {
+			return g, nil
+		}
+		_, err := b.appendState(context.Background(), commitlog.Reserved, func() (stateRecord, error) {
+			if b.names.group(key) != nil {
+				return nil, errGroupThere
+			}
+			return &record.Group{Name: key.name, Instance: key.instance}, nil
+		})
+		if err != nil && !errors.Is(err, errGroupThere) {
+			return nil, err
+		}
 	}
-	_, err := b.appendState(context.Background(), commitlog.Reserved, func() (stateRecord, error) {
-		return &record.Group{Name: key.name, Instance: key.instance}, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return b.names.group(key), nil
 }
+
+// errGroupThere: somebody else has created the group meanwhile.
+var errGroupThere = errors.New("mq: the group is there")
 
 // subscribe makes the group consume t for m. Broker.members is held.
 func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {

@@ -1,0 +1,41 @@
+package mq
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestOneGroupOfAName: of those who create a group at the same time one does, and
+// all of them have the same.
+func TestOneGroupOfAName(t *testing.T) {
+	t.Parallel()
+	b := openOn(t, newTestFS(), &Options{Durability: Written})
+	for i := range 20 {
+		var asked, done sync.WaitGroup
+		made := make([]*group, 4)
+		asked.Add(len(made))
+		b.log.Exclusive(func() { // nothing is logged until all have seen that there is no such group
+			for n := range made {
+				done.Go(func() {
+					asked.Done()
+					made[n], _ = b.ensureGroup(groupKey{name: fmt.Sprint("G", i)})
+				})
+			}
+			asked.Wait()
+			for range 100 {
+				runtime.Gosched()
+			}
+		})
+		done.Wait()
+		require.NotNil(t, made[0])
+		for _, g := range made {
+			require.Same(t, made[0], g)
+		}
+		b.log.Exclusive(func() { require.Len(t, b.state.groups, i+1) })
+	}
+	require.NoError(t, b.Close())
+}

@@ -63,10 +63,11 @@ func (n *near) shrink() {
 	n.cut(n.fresh[maxNear/2])
 }
 
-// cut moves the horizon to d, unless it is nearer.
+// cut moves the horizon to d, unless it is nearer, and leaves nothing behind it:
+// what is there will be read from the index, once.
 func (n *near) cut(d record.Due) {
-	if d.Compare(n.horizon) >= 0 {
-		return
+	if d.Compare(n.horizon) > 0 {
+		d = n.horizon // it came nearer while what lies behind it was read
 	}
 	n.horizon = d
 	n.fresh = slices.DeleteFunc(n.fresh, func(f record.Due) bool { return f.Compare(d) > 0 })

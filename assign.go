@@ -7,7 +7,9 @@ import "cmp"
 // list is not consumed; of two members that claim one, the first by name has
 // it. It is called whenever a member joins or leaves, under locks of the
 // broker, so it must not call it. The group uses the Strategy of the member
-// that joined first.
+// that joined first. It need not know of messages that come again: queues of a
+// ParkedTopic that it gives to nobody go where the queues go that they belong to,
+// and a RetryTopic has a member in any case.
 type Strategy func(members []string, queues []Queue) map[string][]Queue
 
 // Averagely gives each member a run of neighbouring queues, the first members

@@ -362,7 +362,8 @@ func (g *group) rebalanceTopicLocked(t *topic, gt *groupTopic) {
 			owners[QueueID(id)] = g.pool.member
 		}
 	} else if len(sharing) > 0 {
-		deal(t, len(gt.cursors), sharing, owners)
+		deal(t.name, len(gt.cursors), sharing, owners)
+		g.dealDerived(t, len(gt.cursors), sharing, owners)
 	}
 	for id, c := range gt.cursors {
 		g.giveLocked(c, owners[QueueID(id)])
@@ -371,7 +372,7 @@ func (g *group) rebalanceTopicLocked(t *topic, gt *groupTopic) {
 
 // deal asks the strategy of the member that joined first, and notes the owners
 // of the queues that have none yet.
-func deal(t *topic, queues int, sharing []*member, owners map[QueueID]*member) {
+func deal(topicName string, queues int, sharing []*member, owners map[QueueID]*member) {
 	byName := make(map[string]*member, len(sharing))
 	var names []string
 	for _, m := range sharing {
@@ -382,15 +383,33 @@ func deal(t *topic, queues int, sharing []*member, owners map[QueueID]*member) {
 	var free []Queue
 	for id := range queues {
 		if owners[QueueID(id)] == nil {
-			free = append(free, Queue{t.name, QueueID(id)})
+			free = append(free, Queue{topicName, QueueID(id)})
 		}
 	}
 	dealt := sharing[0].deal(names, free)
 	for _, name := range names { // in order, so that a queue dealt twice has one owner
 		for _, q := range dealt[name] {
-			if q.Topic == t.name && q.ID >= 0 && int(q.ID) < queues && owners[q.ID] == nil {
+			if q.Topic == topicName && q.ID >= 0 && int(q.ID) < queues && owners[q.ID] == nil {
 				owners[q.ID] = byName[name]
 			}
+		}
+	}
+}
+
+// dealDerived finds owners for queues of the group's parked messages and retries
+// that the strategy, which need not know of them, has given to nobody: the owners of
+// the queues that they were parked from, and for the retries the first member.
+func (g *group) dealDerived(t *topic, queues int, sharing []*member, owners map[QueueID]*member) {
+	for id := range queues {
+		if owners[QueueID(id)] != nil {
+			continue
+		}
+		if from, ok := parkedFrom(g.name, t.name); ok {
+			deal(from, queues, sharing, owners)
+			return
+		}
+		if t.name == RetryTopic(g.name) {
+			owners[QueueID(id)] = sharing[0]
 		}
 	}
 }

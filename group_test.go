@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -509,4 +510,36 @@ func dealt(infos []mq.RebalancedInfo) (all []map[string][]mq.Queue) {
 		all = append(all, info.Queues)
 	}
 	return all
+}
+
+// TestStrategyKnowsNoRetries: what a list says of a topic is no reason that messages
+// of it that failed, or were parked, come to nobody.
+func TestStrategyKnowsNoRetries(t *testing.T) {
+	t.Parallel()
+	lists := mq.Manual(map[string][]mq.Queue{"a": queuesOf("T", 1), "b": queuesOf("T", 0)})
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mqtest.OpenMemory(t, written())
+			createTopic(t, b, "T", 2)
+			p := poison{bad: badKeys("bad")}
+			o := mq.PushOptions{Instance: "a", Strategy: lists, Ordered: ordered, PrefetchMessages: 8}
+			one := push(t, b, "G", "T", p.handle, &o)
+			o.Instance = "b"
+			two := push(t, b, "G", "T", p.handle, &o)
+			sendKeyed(t, b, "T", 0, 40, "bad1", "bad2", "bad3", "bad4")
+			pass(time.Second / 2)
+			require.NotEmpty(t, p.failed())
+			if ordered {
+				require.Equal(t, 40, parked(t, b, "G"))
+				require.Equal(t, append(queuesOf(mq.ParkedTopic("G", "T"), 1), queuesOf("T", 1)...), one.Assigned())
+				require.Equal(t, append(queuesOf(mq.ParkedTopic("G", "T"), 0), queuesOf("T", 0)...), two.Assigned())
+			}
+			p.free()
+			pass(time.Hour)
+			for i := range 4 {
+				require.Len(t, p.of(fmt.Sprint("bad", i+1)), 10)
+			}
+			require.Zero(t, lag(t, b, "G"))
+		})
+	}
 }

@@ -132,6 +132,9 @@ func (m *member) Subscribe(topic string, f Filter) error {
 	if err := m.maySubscribeLocked(); err != nil {
 		return err
 	}
+	if err := m.group.mismatch(m, t, f); err != nil {
+		return err // before a part of it is subscribed to
+	}
 	// First what is parked: it comes before the rest of its keys.
 	if err := m.subscribeParked(t); err != nil {
 		return err

@@ -216,10 +216,8 @@ var errGroupThere = errors.New("mq: the group is there")
 
 // subscribe makes the group consume t for m. Broker.members is held.
 func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
-	for _, other := range g.members {
-		if had, ok := other.topics[t]; ok && other != m && !had.equal(f) {
-			return fmt.Errorf("%w: group %q, topic %q: %q, the group has %q", ErrSubscriptionMismatch, g.name, t.name, f, had)
-		}
+	if err := g.mismatch(m, t, f); err != nil {
+		return err
 	}
 	if err := g.ensureStart(t, from); err != nil {
 		return err
@@ -236,6 +234,17 @@ func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
 	g.mu.Unlock()
 	g.noteFilter(t, &f)
 	g.rebalance()
+	return nil
+}
+
+// mismatch says if another member wants something else of t. Broker.members is
+// held.
+func (g *group) mismatch(m *member, t *topic, f Filter) error {
+	for _, other := range g.members {
+		if had, ok := other.topics[t]; ok && other != m && !had.equal(f) {
+			return fmt.Errorf("%w: group %q, topic %q: %q, the group has %q", ErrSubscriptionMismatch, g.name, t.name, f, had)
+		}
+	}
 	return nil
 }
 

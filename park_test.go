@@ -539,6 +539,27 @@ func TestParkedConsumedOutOfOrder(t *testing.T) {
 	})
 }
 
+// TestParkedRefused: who is refused for another filter gets nothing that is parked
+// either.
+func TestParkedRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 2)
+		p := poison{bad: badKeys("bad")}
+		o := &mq.PushOptions{Ordered: true, PrefetchMessages: 8}
+		push(t, b, "G", "T", p.handle, o)
+		sendKeyed(t, b, "T", 0, 100, "bad1", "bad2", "bad3")
+		pass(100 * time.Millisecond)
+		require.Equal(t, 100, parked(t, b, "G"))
+		c, err := b.NewPushConsumer("G", p.handle, o)
+		require.NoError(t, err)
+		require.ErrorIs(t, c.Subscribe("T", mq.Tags("other")), mq.ErrSubscriptionMismatch)
+		require.Empty(t, c.Assigned())
+		require.NoError(t, c.Close())
+	})
+}
+
 // TestParkedNames: nobody but the engine makes the topic or sends to it, and it
 // cannot be filtered, for its index has no tags.
 func TestParkedNames(t *testing.T) {

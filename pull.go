@@ -55,7 +55,8 @@ func (b *Broker) NewPullConsumer(group string, options *PullOptions) (*PullConsu
 // LitePullConsumer.assign). Calling it again replaces the list.
 //
 // Errors: ErrTopicNotFound, ErrQueueNotFound, ErrNotAssigned if another member
-// was assigned one of them, ErrInvalidArgument after Subscribe.
+// was assigned one of them, ErrInvalidArgument after Subscribe,
+// ErrSubscriptionMismatch if another member filters the messages of a topic.
 func (c *PullConsumer) Assign(queues ...Queue) error {
 	found := make([]*queue, 0, len(queues))
 	for _, name := range queues {
@@ -79,6 +80,15 @@ func (c *PullConsumer) Assign(queues ...Queue) error {
 			if other != c.member && slices.Contains(other.manual, name) {
 				return fmt.Errorf("%w: %v is assigned to %s", ErrNotAssigned, name, other.name)
 			}
+		}
+	}
+	for _, q := range found { // what can go wrong does so before anything is changed
+		err := c.group.mismatch(c.member, q.topic, All)
+		if err == nil {
+			err = c.group.ensureStart(q.topic, c.from)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	c.manual = append([]Queue{}, queues...)

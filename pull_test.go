@@ -450,3 +450,26 @@ func TestPullKeepsUpWithSenders(t *testing.T) {
 	}
 	require.Zero(t, lag(t, b, "G"))
 }
+
+// TestAssignRefused: queues of a topic that others filter are refused, and what was
+// assigned before stays so.
+func TestAssignRefused(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	createTopic(t, b, "T", 1)
+	createTopic(t, b, "U", 1)
+	other, err := b.NewPullConsumer("G", nil)
+	require.NoError(t, err)
+	require.NoError(t, other.Subscribe("T", mq.Tags("a")))
+	c, err := b.NewPullConsumer("G", nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Assign(mq.Queue{Topic: "U"}))
+	require.ErrorIs(t, c.Assign(mq.Queue{Topic: "T"}), mq.ErrSubscriptionMismatch)
+	third, err := b.NewPullConsumer("G", nil)
+	require.NoError(t, err)
+	require.NoError(t, third.Close()) // queues are dealt out anew
+	require.Equal(t, []mq.Queue{{Topic: "U"}}, c.Assigned())
+	require.Equal(t, []mq.Queue{{Topic: "T"}}, other.Assigned())
+	require.NoError(t, c.Close())
+	require.NoError(t, other.Close())
+}

@@ -51,6 +51,7 @@ type cursor struct {
 	paused   bool
 	retired  bool
 	waiting  bool   // its file could not be read: until group.retries says so
+	seeking  bool   // somebody searches the log for messages from next on; waiting, too
 	ackDue   bool   // skipped is in group.retries, to be acknowledged
 	lanes    *lanes // of an ordered group
 	turn     bool   // of new messages, see turnOfNewLocked

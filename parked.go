@@ -122,8 +122,9 @@ func (l *lanes) hungryLocked() bool {
 // knowParkedLocked sees to it that all parked messages of this queue are known
 // to their lanes: those that were there when the cursor began, and those that
 // came since. Before that nobody may add messages to a lane, for others might
-// come before them. False: it cannot be done now. group.mu may be let go
-// meanwhile.
+// come before them. That messages cannot be read just now is no reason to wait: to
+// know of them takes their entries only. False: it cannot be done now. group.mu may
+// be let go meanwhile.
 func (l *lanes) knowParkedLocked() bool {
 	c := l.twin
 	if l.parked != nil {
@@ -133,7 +134,7 @@ func (l *lanes) knowParkedLocked() bool {
 		return true // who parks looks at them himself
 	}
 	for more := true; more && c.next < c.queue.entries.End() && !c.retired; {
-		if c.waiting {
+		if c.seeking {
 			return false // who looks for its messages goes on here
 		}
 		var err error

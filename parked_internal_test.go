@@ -78,3 +78,49 @@ func TestParkedLost(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestParkedWhileNotReadable: messages are parked while the queue that they go to
+// waits for its file. The rest of their key waits for them all the same.
+func TestParkedWhileNotReadable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		var freed atomic.Bool
+		var got []string
+		c, err := b.NewPushConsumer("G", func(_ context.Context, m *Message) error {
+			if !freed.Load() {
+				return errors.New("blocked")
+			}
+			if m.ShardingKey == "K" {
+				got = append(got, m.Tag)
+			}
+			return nil
+		}, &PushOptions{Ordered: true, PrefetchMessages: 40, Backoff: Fixed(time.Second / 2)})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for range 20 {
+			_, err := p.Send(t.Context(), &Message{Topic: "T", ShardingKey: "first"})
+			require.NoError(t, err)
+		}
+		<-time.After(100 * time.Millisecond)
+		require.Equal(t, int64(20), b.Stats().Parked)
+
+		g := b.names.group(groupKey{name: "G"})
+		g.mu.Lock()
+		g.topics[b.names.topic(ParkedTopic("G", "T"))].cursors[0].pauseLocked()
+		g.mu.Unlock()
+		for _, tag := range numbersTo(30) {
+			_, err := p.Send(t.Context(), &Message{Topic: "T", ShardingKey: "K", Tag: tag, Body: make([]byte, parkBytes/8)})
+			require.NoError(t, err)
+		}
+		<-time.After(100 * time.Millisecond)
+		require.Equal(t, int64(50), b.Stats().Parked)
+		freed.Store(true)
+		<-time.After(time.Minute)
+		require.Equal(t, numbersTo(30), got)
+		require.Zero(t, lagOf(t, b))
+		require.NoError(t, b.Close())
+	})
+}

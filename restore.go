@@ -122,12 +122,12 @@ func (c *cursor) fillHolesLocked() {
 		return
 	}
 	g, from := c.group, c.next
-	c.hole, c.waiting = false, true
+	c.hole, c.waiting, c.seeking = false, true, true
 	g.mu.Unlock()
 	to := endOfHoles(c.queue, from)
 	g.b.restoreEntries(c.queue, from, to)
 	g.mu.Lock()
-	c.waiting = false
+	c.waiting, c.seeking = false, false
 	c.sound = max(c.sound, to)
 	c.scheduleLocked() // arrivals meanwhile, or another owner
 }

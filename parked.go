@@ -156,8 +156,12 @@ func (l *lanes) knowParkedLocked() bool {
 // read as soon as it is written.
 func (c *cursor) lookThroughLocked() (more bool, err error) {
 	g := c.group
+	seen := c.next
 	gone := c.passTrimmedLocked(nil)
-	c.from = max(c.from, c.queue.entries.Min())
+	gone = append(gone, c.noteTrimmedLocked(seen)...)
+	if c.next > seen {
+		c.from = c.next // what lies between is in gone
+	}
 	var buf [256]consumequeue.Entry
 	n, err := c.queue.read(c.next, buf[:])
 	if err != nil && c.next >= c.queue.entries.Min() {
@@ -234,7 +238,7 @@ func (l *lanes) fillParkedLocked(f *fetcher, owner *member) {
 		return
 	}
 	g, start := c.group, c.start
-	gone := c.noteTrimmedLocked()
+	gone := c.noteTrimmedLocked(c.next)
 	taken, err := l.claimParkedLocked(f)
 	if err != nil {
 		c.unreadableLocked(err)
@@ -401,10 +405,10 @@ func (l *lanes) putBackLocked(ln *lane) {
 	l.cursor.finishedLocked(l.cursor.start, n, bytes)
 }
 
-// noteTrimmedLocked returns what retention has dropped of the parked messages
-// since they were looked through.
-func (c *cursor) noteTrimmedLocked() (gone []missed) {
-	from, to := c.from, min(c.queue.entries.Min(), c.next)
+// noteTrimmedLocked returns what retention has dropped of the parked messages below
+// seen since they were looked through.
+func (c *cursor) noteTrimmedLocked(seen Offset) (gone []missed) {
+	from, to := c.from, min(c.queue.entries.Min(), seen)
 	if from >= to {
 		return nil
 	}

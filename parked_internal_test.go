@@ -124,3 +124,46 @@ func TestParkedWhileNotReadable(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestParkedDropped: what retention drops of a blocked key is missed once, also if
+// more of the key is parked before anybody comes for it.
+func TestParkedDropped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var missed missedCount
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1, Hooks: &Hooks{Missed: missed.hook}})
+		var freed atomic.Bool
+		var got []string
+		c, err := b.NewPushConsumer("G", func(_ context.Context, m *Message) error {
+			if !freed.Load() {
+				return errors.New("blocked")
+			}
+			got = append(got, m.Tag)
+			return nil
+		}, &PushOptions{Ordered: true, PrefetchMessages: 8})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		tags := numbersTo(30)
+		for i, tag := range tags {
+			if i == 20 {
+				<-time.After(100 * time.Millisecond)
+				require.Equal(t, int64(20), b.Stats().Parked)
+				(*b.names.topic(ParkedTopic("G", "T")).queues.Load())[0].entries.Trim(10) // as retention does
+			}
+			_, err := p.Send(t.Context(), &Message{Topic: "T", ShardingKey: "K", Tag: tag})
+			require.NoError(t, err)
+		}
+		<-time.After(100 * time.Millisecond)
+		freed.Store(true)
+		<-time.After(10 * time.Second)
+		require.Equal(t, tags[10:], got)
+		missed.requireOnce(t, 0, 10)
+		require.Zero(t, lagOf(t, b))
+		committed, err := b.Offsets("G", ParkedTopic("G", "T"))
+		require.NoError(t, err)
+		require.Equal(t, Offset(30), committed[0].Committed)
+		require.NoError(t, b.Close())
+	})
+}

@@ -39,3 +39,18 @@ func TestOneGroupOfAName(t *testing.T) {
 	}
 	require.NoError(t, b.Close())
 }
+
+// TestOneStart: who has not seen a group's start in a topic, because somebody else
+// is writing one down, does not write another one over it.
+func TestOneStart(t *testing.T) {
+	t.Parallel()
+	b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+	sendNumbers(t, b, 0, 3)
+	c := subscribed(t, b, "G")
+	require.Equal(t, numbersTo(3), pollAll(t, c))
+	require.NoError(t, c.Commit(t.Context()))
+	_, err := b.names.group(groupKey{name: "G"}).appendStart(b.names.topic("T"), Earliest, nil, false)
+	require.ErrorIs(t, err, errStartThere)
+	require.Zero(t, lagOf(t, b))
+	require.NoError(t, b.Close())
+}

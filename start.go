@@ -178,11 +178,19 @@ func (g *group) ensureStart(t *topic, from Whence) error {
 		return err
 	}
 	end, err := g.appendStart(t, from, byTime, false)
+	if errors.Is(err, errStartThere) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	return g.b.durable(context.Background(), end, Synced)
 }
+
+// errStartThere: somebody else has written down where the group starts. Another
+// start would undo what was acknowledged since. Not all who look for one hold
+// Broker.members: see deadTopic.
+var errStartThere = errors.New("mq: the group has a start")
 
 // restart is where a group goes on in a topic, and what it has acknowledged ahead
 // in queues that stay where they are: that is repeated under the new start.
@@ -278,8 +286,10 @@ func (g *group) newStart(t *topic, at Whence, byTime []Offset, reset bool, near 
 		return restart{}, fmt.Errorf("%w: %q", ErrGroupNotFound, g.name)
 	}
 	r := restart{Start: &record.Start{Group: g.id, Topic: t.id, Reset: reset}}
-	sub := g.subs[t.id]
-	if sub != nil {
+	if sub := g.subs[t.id]; sub != nil {
+		if !reset {
+			return restart{}, errStartThere
+		}
 		r.Subscription = sub.filter
 	}
 	for _, q := range *t.queues.Load() {

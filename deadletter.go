@@ -131,6 +131,10 @@ func (b *Broker) ResendDeadLetters(ctx context.Context, groupName string, ids ..
 		if err != nil {
 			return err
 		}
+		// Without members nobody subscribes to it: retention shall wait for the group.
+		if err := y.group.ensureStart(t, Earliest); err != nil {
+			return err
+		}
 		v := moveOne(y.keeper, y.queue, start, cl.offset)
 		if err := b.copyOf(&v.out[0], y.queue, cl, record.Origin{LastError: m.Origin.LastError}); err != nil {
 			return err

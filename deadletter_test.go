@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -232,4 +234,30 @@ func TestOnlyTheEngineSendsThere(t *testing.T) {
 	require.Equal(t, "T", ms[0].Topic)
 	require.NoError(t, pull.Commit(t.Context(), ms...))
 	require.Len(t, deadLetters(t, b, "G"), 1, "looking takes nothing away")
+}
+
+// TestResentWithoutMembers: dead letters that are sent again while the group has no
+// member wait for one like all that it has yet to consume.
+func TestResentWithoutMembers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, small(mq.Retention{}))
+		createTopic(t, b, "T", 1)
+		createTopic(t, b, "Other", 1)
+		c := push(t, b, "G", "T", func(context.Context, *mq.Message) error { return mq.Discard(errBroken) }, nil)
+		sendBodies(t, b, "T", 1)
+		pass(time.Second)
+		require.NoError(t, c.Close())
+		n, err := b.ResendDeadLetters(t.Context(), "G")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		fill(t, b, "Other", 0, 100)
+		pass(100 * time.Hour)
+		fill(t, b, "Other", 100, 1)
+		pass(time.Minute)
+		var in inbox
+		push(t, b, "G", "T", in.handle, nil)
+		pass(time.Second)
+		require.Equal(t, bodiesTo(1), in.bodies())
+	})
 }

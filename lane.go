@@ -112,9 +112,11 @@ func (l *lanes) leaveLocked(ln *lane, b *batch, rest []item, stale bool) {
 	if !stale {
 		var back []item
 		for i := range b.items[:len(b.items)-len(rest)] {
-			if b.state[i].Load() == itemFailed {
+			if state := b.state[i].Load(); comesAgain(state) {
 				again := b.items[i]
-				again.attempt++
+				if state == itemFailed {
+					again.attempt++
+				}
 				again.message = nil // the handler has had it
 				back = append(back, again)
 			}

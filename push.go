@@ -209,18 +209,22 @@ func (c *PushConsumer) haltWorkers() {
 	}
 }
 
-// again has an item come again later, unless nobody waits for it any more.
-func (c *PushConsumer) again(b *batch, it *item, delay time.Duration) {
+// again has an item come again later, unless nobody waits for it any more. It is
+// in the state that it returns: an untried one comes with the same attempt.
+func (c *PushConsumer) again(b *batch, it *item, delay time.Duration, state uint32) uint32 {
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if b.cursor.retired || b.start != b.cursor.start {
-		return
+		return state
 	}
 	d := due{at: time.Now().Add(delay), cursor: b.cursor, lane: b.lane, claim: it.claim}
-	d.claim.attempt++
+	if state == itemFailed {
+		d.claim.attempt++
+	}
 	if b.lane != nil {
 		b.lane.waiting = true
 	}
 	g.retries.addLocked(g, d)
+	return state
 }

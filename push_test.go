@@ -395,3 +395,30 @@ func TestHandlersKeepTheirMessages(t *testing.T) {
 	}
 	require.Len(t, seen, 2000)
 }
+
+// TestClosingIsNoAttempt: a message whose handler was cancelled because its consumer
+// closes goes to another member with the attempt that it had, and is no dead letter
+// although it was its last one.
+func TestClosingIsNoAttempt(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mqtest.OpenMemory(t, written())
+			createTopic(t, b, "T", 1)
+			o := &mq.PushOptions{Ordered: ordered, MaxAttempts: 1}
+			one := push(t, b, "G", "T", func(ctx context.Context, _ *mq.Message) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}, o)
+			send(t, b, &mq.Message{Topic: "T", ShardingKey: "k"})
+			pass(time.Second)
+			var in inbox
+			push(t, b, "G", "T", in.handle, o)
+			require.NoError(t, one.Close())
+			pass(time.Second)
+			require.Empty(t, deadLetters(t, b, "G"))
+			require.Equal(t, 1, in.len())
+			require.Equal(t, 1, in.messages()[0].Attempt)
+		})
+	}
+}

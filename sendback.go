@@ -158,8 +158,7 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 		// The consumer closes and has cancelled its handlers: that is no fault of the
 		// message. It comes again when the group has somebody for it.
 		c.group.tell(t, retry{}, err)
-		c.again(b, it, 0)
-		return itemFailed
+		return c.again(b, it, 0, itemUntried)
 	}
 	r := judge(err, t.attempts, c.most(), c.wait())
 	c.group.tell(t, r, err)
@@ -196,8 +195,7 @@ func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error)
 		c.group.mu.Lock()
 		b.lane.blockedState().cause = cause
 		c.group.mu.Unlock()
-		c.again(b, it, r.after)
-		return itemFailed
+		return c.again(b, it, r.after, itemFailed)
 	}
 	g, q := c.group, b.cursor.queue
 	err := g.sendBack(c.ctx, q, b.start, it.claim, t.attempts, r, cause)
@@ -215,6 +213,5 @@ func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error)
 	case !isClosed(err) && !errors.Is(err, context.Canceled):
 		g.b.opts.Logger.Error("failed message not sent back", "group", g.name, "queue", q.name(), "offset", it.offset, "err", err)
 	}
-	c.again(b, it, sendBackAgain)
-	return itemFailed
+	return c.again(b, it, sendBackAgain, itemFailed)
 }

@@ -45,6 +45,7 @@ const (
 	itemOpen     = iota
 	itemConsumed // or passed over
 	itemFailed   // comes again
+	itemUntried  // too, and this delivery does not count
 	itemAcked
 )
 
@@ -215,8 +216,7 @@ func (w *worker) handleItem(b *batch, i int) bool {
 		_ = w.returned(nil) // not in a handler yet
 		switch lost, err := w.readAgain(b, it); {
 		case err != nil:
-			w.c.again(b, it, readAgainAfter)
-			b.state[i].Store(itemFailed)
+			b.state[i].Store(w.c.again(b, it, readAgainAfter, itemUntried))
 			return false
 		case lost:
 			b.state[i].Store(itemConsumed) // reported, and passed over
@@ -227,7 +227,7 @@ func (w *worker) handleItem(b *batch, i int) bool {
 		if most := w.c.most(); most > 0 && it.message.Attempt > most {
 			state := w.c.crashed(b, it)
 			b.state[i].Store(state)
-			return state != itemFailed
+			return !comesAgain(state)
 		}
 	}
 	if w.watch.on.Load() {
@@ -243,8 +243,10 @@ func (w *worker) handleItem(b *batch, i int) bool {
 	}
 	state := w.c.failed(b, it, err)
 	b.state[i].Store(state)
-	return state != itemFailed
+	return !comesAgain(state)
 }
+
+func comesAgain(state uint32) bool { return state == itemFailed || state == itemUntried }
 
 // call runs the handler. A panic is an error like any other.
 func (w *worker) call(m *Message) (err error) {

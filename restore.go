@@ -17,7 +17,9 @@ import (
 // restore reads a message whose index entry does not lead to it: nil if the
 // filter does not want it.
 func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m *Message, found bool) {
-	if f.dropped(q, cl) {
+	// Where a damaged entry leads says nothing: retention trims the queue before
+	// it drops the log.
+	if cl.offset < q.entries.Min() {
 		return m, false
 	}
 	if at := cl.offset; f.searchedIn != q || at < f.searched.From || at >= f.searched.To {

@@ -1,0 +1,81 @@
+package mq
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq/consumequeue"
+)
+
+// Promises about index entries that are damaged, in a store of which retention has
+// dropped a part already.
+
+// partlyDropped is a closed store of which the first segment is gone. Offsets from
+// min on are left, those below filed of them in a file.
+func partlyDropped(t *testing.T) (dir string, min, filed, end Offset) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
+	b, err := Open(dir, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib})
+	require.NoError(t, err)
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	for len(b.log.Segments()) < 3 { // the last one is prepared for later
+		_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 10_000)})
+		require.NoError(t, err)
+	}
+	_, err = p.SendBatch(t.Context(), batchTo(3000))
+	require.NoError(t, err)
+	require.NoError(t, b.entries.Flush())
+	dropFirst(t, b)
+	q := queueOne(t, b)
+	st := q.entries.Capture()
+	require.Positive(t, st.Min)
+	require.Greater(t, st.Flushed, (st.Min+st.End)/2)
+	require.NoError(t, b.Close())
+	return dir, st.Min, st.Flushed, st.End
+}
+
+// dropFirst drops the first segment as retention does.
+func dropFirst(t *testing.T, b *Broker) {
+	t.Helper()
+	end := b.log.Segments()[1].Base
+	require.NoError(t, b.carryState(t.Context(), end))
+	b.trimQueues(end)
+	require.NoError(t, b.log.DropBefore(context.Background(), end))
+}
+
+// damageEntry puts another entry into the only queue file of a closed store.
+func damageEntry(t *testing.T, dir string, off Offset, e consumequeue.Entry) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "consumequeue", "*", "*", "*"))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	f, err := os.OpenFile(found[0], os.O_RDWR, 0)
+	require.NoError(t, err)
+	var raw [consumequeue.EntrySize]byte
+	e.Put(raw[:])
+	_, err = f.WriteAt(raw[:], int64(off)*consumequeue.EntrySize)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+}
+
+// TestDamagedEntryIsNotDropped: an entry that leads to where the log no longer
+// reaches does not say that its message was dropped.
+func TestDamagedEntryIsNotDropped(t *testing.T) {
+	t.Parallel()
+	dir, min, _, _ := partlyDropped(t)
+	damageEntry(t, dir, min+9, consumequeue.Entry{Position: 64, Size: 96})
+	damageEntry(t, dir, min+99, consumequeue.Entry{})
+	b := openDir(t, dir)
+	m, err := b.MessageAt(Queue{Topic: "T"}, min+99)
+	require.NoError(t, err)
+	require.Equal(t, min+99, m.Offset)
+	m, err = b.MessageAt(Queue{Topic: "T"}, min+9)
+	require.NoError(t, err)
+	require.Equal(t, min+9, m.Offset)
+	require.NoError(t, b.Check(t.Context()))
+}

@@ -238,7 +238,7 @@ func (l *powerRun) reset() bool {
 	begun, had := l.movedTo(g, name, to, false)
 	call := l.begin(l.moving(g, name, to))
 	err = l.b.ResetOffset(g.name, name, to)
-	l.tell(history.Op{Kind: history.OpResetDone, Call: call, Error: text(err)})
+	l.moved(g, name, call, err)
 	l.movedTo(g, name, to, true)
 	l.mu.Lock()
 	if err == nil && to.kind == whenceEarliest {

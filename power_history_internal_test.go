@@ -115,12 +115,19 @@ func (l *powerRun) crashed(how history.Kind) {
 	clear(l.dropped)
 }
 
-// moving is the operation that begins a reset. What a handler was done with and is
-// not yet acknowledged was handed out under the start before, in whatever queue.
+// moved ends a reset. What a handler was done with and is not yet acknowledged was
+// handed out under the start before, in whatever queue.
+func (l *powerRun) moved(g *powerGroup, topic string, call int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.judge.Add(history.Op{Kind: history.OpResetDone, Call: call, Error: text(err)})
+	maps.DeleteFunc(l.handled, func(_ int64, op history.Op) bool { return op.Group == g.name && op.Topic == l.topics[topic].label })
+}
+
+// moving is the operation that begins a reset.
 func (l *powerRun) moving(g *powerGroup, topic string, to Whence) history.Op {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.DeleteFunc(l.handled, func(_ int64, op history.Op) bool { return op.Group == g.name && op.Topic == l.topics[topic].label })
 	op := history.Op{Kind: history.OpReset, Group: g.name, Topic: l.topics[topic].label}
 	switch to.kind {
 	case whenceEarliest:

@@ -29,11 +29,7 @@ func (c *Checker) move(i int, o *Op) {
 	case OpResetQueue:
 		v.queue, v.to = o.Queue, o.Offset
 	}
-	for _, n := range c.volatileAcks {
-		if a := &c.acks[n]; a.of.group == o.Group && (o.Topic == "" || o.Topic == a.of.topic) {
-			a.void = true
-		}
-	}
+	c.voidVolatile(o.Group, o.Topic)
 	g := c.crowd(o.Group)
 	c.moving[o.Call] = moveOf{o.Group, len(g.moves)}
 	g.moves = append(g.moves, v)
@@ -48,8 +44,20 @@ func (c *Checker) moved(i int, call int64, known bool) {
 	}
 	delete(c.moving, call)
 	g := c.crowd(of.group)
-	g.moves[of.n].ended, g.moves[of.n].known = i, known
+	v := &g.moves[of.n]
+	v.ended, v.known = i, known
+	c.voidVolatile(of.group, v.topic)
 	g.deals++
+}
+
+// voidVolatile takes back what a group has acknowledged in a topic, if that is not
+// known to be stored: it may have been handed out before the move.
+func (c *Checker) voidVolatile(group, topic string) {
+	for _, n := range c.volatileAcks {
+		if a := &c.acks[n]; a.of.group == group && (topic == "" || topic == a.of.topic) {
+			a.void = true
+		}
+	}
 }
 
 // lastMove returns the operation up to which a group's acknowledgements of what

@@ -68,7 +68,10 @@ func TestParkedLost(t *testing.T) {
 		}
 		<-time.After(100 * time.Millisecond)
 		require.Equal(t, int64(20), b.Stats().Parked)
+		g := b.names.group(groupKey{name: "G"})
+		g.mu.Lock() // so that nobody reads meanwhile
 		damageLast(t, fs, "message 3 of the key")
+		g.mu.Unlock()
 		<-time.After(10 * time.Second)
 		freed.Store(true)
 		<-time.After(10 * time.Second)

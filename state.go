@@ -218,13 +218,12 @@ func (s *state) topic(r *record.Topic, at coord.Position) {
 	if id == 0 {
 		id = coord.TopicID(at)
 	}
-	t := s.topics[id]
-	if t == nil {
+	t, known := s.topics[id]
+	if !known {
 		t = &topic{name: r.Name, id: id, parked: strings.HasPrefix(r.Name, parkPrefix)}
 		t.again = t.parked || strings.HasPrefix(r.Name, retryPrefix)
 		t.queues.Store(new([]*queue))
 		s.topics[id] = t
-		s.b.names.addTopic(t)
 	}
 	if at < t.at {
 		return // a newer record is known
@@ -237,6 +236,9 @@ func (s *state) topic(r *record.Topic, at coord.Position) {
 	t.durability.Store(uint32(d))
 	t.configure(r.Window)
 	s.grow(t, r.Queues)
+	if !known { // from here on it is found by its name, so it must be whole
+		s.b.names.addTopic(t)
+	}
 }
 
 // grow gives the topic queues up to n.

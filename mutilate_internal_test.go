@@ -340,6 +340,9 @@ func (v *victim) mended(ctx context.Context, mem *vfs.Mem, w wound, count *tally
 	if len(b.Recovery().Corrupt)+len(b.Recovery().Cut) > 0 {
 		return fmt.Errorf("the new store: %+v", b.Recovery())
 	}
+	if end := b.log.Written(); end < v.proven(w) {
+		return fmt.Errorf("the new store goes on at %d: ids from below %d are in use", end, v.proven(w))
+	}
 	x, err := v.judged(ctx, b, w, true, count)
 	if err != nil {
 		return fmt.Errorf("%w\nrepair %v", err, r)

@@ -87,3 +87,19 @@ func (v *victim) scratch(folder string) wound {
 	i := slices.IndexFunc(v.files, func(f victimFile) bool { return strings.Contains(f.name, "/"+folder+"/") })
 	return wound{file: i, kind: "bit", off: v.files[i].used / 2, n: 1}
 }
+
+// TestRepairGoesOnBehindWhatWasSynced: groups and topics that only the checkpoint
+// still knows have their ids from positions of the log that are lost. A new group
+// that got such a position would be taken for the old one.
+func TestRepairGoesOnBehindWhatWasSynced(t *testing.T) {
+	t.Parallel()
+	v := makeVictim(t, true)
+	last := len(v.files) - 1
+	for !v.files[last].log {
+		last--
+	}
+	size := int64(len(v.files[last].data))
+	for _, off := range []int64{64, 180, 184, 188, 192, size / 8} {
+		require.NoError(t, v.suffer(t.Context(), wound{file: last, kind: "cut", off: off, n: size - off}, newTally(), true), "cut at %d", off)
+	}
+}

@@ -26,7 +26,8 @@ type Target struct {
 // Salvage copies what is sound of the log in o.Dir into a new one. All of it
 // stays at its position, under the store's id and in its epoch. Where something
 // was damaged there are frames that mean nothing, so the new log has no gap; a
-// segment of which nothing is left is passed over by the END before it.
+// segment of which nothing is left is passed over by the END before it. The new
+// log goes on behind what was proven to be synced, even where that is lost.
 //
 // More is kept than Open keeps: also what is valid behind a torn place. x is
 // told of it as by Examine, and so is what the result says. The new log is
@@ -88,12 +89,8 @@ func (w *salvager) copy() error {
 	if w.names == 0 {
 		return fmt.Errorf("%w: nothing is sound in %s", ErrNotFound, w.r.opts.Dir)
 	}
-	if w.ended != 0 { // the last segment is complete
-		if err := w.seal(w.src.next(), w.ended); err != nil {
-			return err
-		}
-	} else {
-		w.end = w.src.base() + Position(w.off())
+	if err := w.conclude(); err != nil {
+		return err
 	}
 	if err := w.leave(); err != nil {
 		return err
@@ -102,6 +99,24 @@ func (w *salvager) copy() error {
 		return fmt.Errorf("commitlog: sync folder: %w", err)
 	}
 	return nil
+}
+
+// conclude ends the new log behind everything that was synced, also what is lost:
+// ids are positions, and a checkpoint may know some of those. What got one of them
+// again would be taken for what had it.
+func (w *salvager) conclude() error {
+	w.end = w.src.base() + Position(w.off())
+	switch {
+	case w.ended == 0 && w.end >= w.r.proven:
+		return nil
+	case w.ended != 0 && w.src.next() >= w.r.proven: // the last segment is complete
+		return w.seal(w.src.next(), w.ended)
+	}
+	h := w.src.header
+	h.base = Position(roundUp(int64(max(w.src.next(), w.r.proven)), pageBytes))
+	err := w.turn(&segment{header: h})
+	w.end = h.base + segmentHeaderSize
+	return err
 }
 
 // off is where the next byte goes.

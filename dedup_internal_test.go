@@ -238,7 +238,7 @@ func TestCheckWindow(t *testing.T) {
 	for name, harm := range map[string]func(w *window, last coord.Position){
 		"missing":       func(w *window, _ coord.Position) { w.sent(w.first + 1).at = w.sent(w.first).at },
 		"missing, last": func(w *window, _ coord.Position) { w.next-- },
-		"another key":   func(w *window, _ coord.Position) { w.sent(w.next - 1).hash++ },
+		"another key":   func(w *window, _ coord.Position) { w.sent(w.next-1).hash++ },
 		"no message":    func(w *window, last coord.Position) { w.add(sentKey{1, last, time.Now().UnixMilli()}) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -246,3 +246,31 @@ func TestTimeOfUnreadableQueue(t *testing.T) {
 	require.EqualValues(t, 3000, lag)
 	require.NoError(t, b.ResetOffset("G", "T", At(before)))
 }
+
+// TestReplayedDeletionKeepsFiles: a topic whose deletion is replayed is still in
+// the checkpoint. Its files stay until the next one, or a second crash would leave
+// a checkpoint that cannot be used.
+func TestReplayedDeletionKeepsFiles(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	dirs := []string{filepath.Join(root, "store"), filepath.Join(root, "killed"), filepath.Join(root, "again")}
+	b := openDir(t, dirs[0])
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	_, err = p.SendBatch(t.Context(), batchTo(3000))
+	require.NoError(t, err)
+	require.NoError(t, b.checkpoint(false))
+	require.NoError(t, b.DeleteTopic("T"))
+	for i, dir := range dirs[1:] {
+		require.NoError(t, os.CopyFS(dir, os.DirFS(dirs[i])))
+		b = openDir(t, dir)
+		require.False(t, b.Recovery().Rebuilt)
+		require.Empty(t, b.Topics())
+	}
+	for range 2 {
+		require.NoError(t, b.checkpoint(false))
+	}
+	left, err := os.ReadDir(filepath.Join(dirs[2], "consumequeue"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}

@@ -137,13 +137,15 @@ func (q *Queue) remove(base coord.Offset) error {
 }
 
 // SweepUnknown removes the folders of topics for which keep is false: those that
-// the checkpoint does not name, all of them if there is none. Folders that are
-// not named as Dir names them are left alone. It is called when a store has been
-// opened, before its queues are used.
+// the checkpoint does not name, all of them if there is none. Those of topics
+// dropped since Open, by the replay, are left to Sweep: the checkpoint still has
+// them. Folders that are not named as Dir names them are left alone. It is called
+// when a store has been opened, before its queues are used.
 func (s *Store) SweepUnknown(keep func(dir string) bool) error {
 	var errs []error
+	dropped := s.droppedDirs()
 	for name := range s.known {
-		if !isDir(name) || keep(name) {
+		if !isDir(name) || keep(name) || dropped[name] {
 			continue
 		}
 		if err := s.fs.RemoveAll(filepath.Join(s.dir, name)); err != nil {
@@ -151,4 +153,15 @@ func (s *Store) SweepUnknown(keep func(dir string) bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// droppedDirs names the folders of topics that wait for Sweep.
+func (s *Store) droppedDirs() map[string]bool {
+	s.queuesMu.RLock()
+	defer s.queuesMu.RUnlock()
+	dirs := map[string]bool{}
+	for _, t := range s.dropped {
+		dirs[Dir(t.name, t.id)] = true
+	}
+	return dirs
 }

@@ -149,26 +149,35 @@ func (b *Broker) StoredAt(name Queue, off Offset) (time.Time, error) {
 }
 
 // offsetAt searches by halves: StoredAt never decreases along a queue, unless the
-// system's clock was set back while the store was closed. A
-// message that is gone (damaged, or dropped meanwhile) counts as older,
-// so that the search goes on above it. One that could not be read just now ends
-// it, or a group would be moved past all that is there.
+// system's clock was set back while the store was closed. A message that is gone
+// (lost, damaged, or dropped meanwhile) is as old as the one before it. One that
+// could not be read just now ends the search, or a group would be moved past all
+// that is there.
 func (b *Broker) offsetAt(q *queue, t time.Time) (Offset, error) {
 	ms := ceilMilli(t) // stored times have whole milliseconds
 	low, high := q.entries.Min(), q.entries.End()
 	for low < high {
 		mid := low + (high-low)/2
-		stored, ok, err := b.storedAt(q, mid)
+		at, stored, ok, err := b.storedUpTo(q, low, mid)
 		if err != nil {
 			return 0, err
 		}
 		if !ok || stored < ms {
 			low = mid + 1
 		} else {
-			high = mid
+			high = at
 		}
 	}
 	return low, nil
+}
+
+// storedUpTo returns the last offset from low up to off that can be read, and
+// when it was stored; false if there is none.
+func (b *Broker) storedUpTo(q *queue, low, off Offset) (at Offset, ms int64, ok bool, err error) {
+	for at = off; at >= low && !ok && err == nil; at-- {
+		ms, ok, err = b.storedAt(q, at)
+	}
+	return at + 1, ms, ok, err
 }
 
 // storedAt returns when the message at off was stored, false if it is gone. An

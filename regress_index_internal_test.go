@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -78,4 +80,34 @@ func TestDamagedEntryIsNotDropped(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, min+9, m.Offset)
 	require.NoError(t, b.Check(t.Context()))
+}
+
+// TestOffsetAtBesideHoles: offsets that have no message say nothing of time. The
+// search goes by the message behind them, or what lies before them is not found.
+func TestOffsetAtBesideHoles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		sendNumbers(t, b, 0, 5)
+		first := time.Now()
+		b.log.Exclusive(func() { queueOne(t, b).entries.Advance(15) })
+		time.Sleep(time.Minute)
+		second := time.Now()
+		sendNumbers(t, b, 5, 10)
+		b.log.Exclusive(func() { queueOne(t, b).entries.Advance(25) })
+		for at, want := range map[time.Time]Offset{first.Add(-time.Hour): 0, first: 0, second: 15, second.Add(time.Hour): 25} {
+			off, err := b.OffsetAt(Queue{Topic: "T"}, at)
+			require.NoError(t, err)
+			require.Equal(t, want, off, at)
+		}
+		browsed := 0
+		for m, err := range b.Browse("T", first.Add(-time.Hour), second, All) {
+			if err == nil {
+				require.Equal(t, numbersTo(5)[browsed], string(m.Body))
+				browsed++
+			}
+		}
+		require.Equal(t, 5, browsed)
+		require.NoError(t, b.Close())
+	})
 }

@@ -111,3 +111,22 @@ func TestOffsetAtBesideHoles(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestDamagedEntryHoldsItsMessage: an entry that cannot be true does not make
+// retention look behind the message that a group has yet to consume.
+func TestDamagedEntryHoldsItsMessage(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	b, err := Open(dir, &Options{Durability: Written, DefaultQueues: 1})
+	require.NoError(t, err)
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	_, err = p.SendBatch(t.Context(), batchTo(1100))
+	require.NoError(t, err)
+	require.NoError(t, subscribed(t, b, "G").Close())
+	require.NoError(t, b.Close())
+	damageEntry(t, dir, 0, consumequeue.Entry{Position: 1 << 60, Size: 96})
+
+	b = openDir(t, dir)
+	require.Less(t, b.firstUnconsumed(b.names.groupsNamed("G")[0]), b.log.Written())
+}

@@ -118,7 +118,8 @@ func (b *Broker) messageAt(ref commitlog.Ref, want func(*record.View) bool) (m *
 	return m, err
 }
 
-// queueOfRecord returns the queue whose entry leads to the message at pos.
+// queueOfRecord returns the queue that has the message at pos: its entry leads
+// there, or is damaged and leads to no message at all.
 func (b *Broker) queueOfRecord(v *record.View, pos coord.Position) (q *queue) {
 	b.log.Exclusive(func() {
 		if t := b.state.topics[v.Topic]; t != nil && int(v.Queue) < len(*t.queues.Load()) {
@@ -129,7 +130,13 @@ func (b *Broker) queueOfRecord(v *record.View, pos coord.Position) (q *queue) {
 		return nil
 	}
 	var e [1]consumequeue.Entry
-	if n, err := q.read(v.Offset, e[:]); n == 0 || err != nil || e[0].Position != pos {
+	if n, err := q.read(v.Offset, e[:]); n == 1 && err == nil && e[0].Position == pos {
+		return q
+	}
+	if v.Offset < q.entries.Min() || v.Offset >= q.entries.End() || q.topic.deleted.Load() {
+		return nil
+	}
+	if _, other := b.resolves(q, v.Offset); other {
 		return nil
 	}
 	return q

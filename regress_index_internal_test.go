@@ -130,3 +130,28 @@ func TestDamagedEntryHoldsItsMessage(t *testing.T) {
 	b = openDir(t, dir)
 	require.Less(t, b.firstUnconsumed(b.names.groupsNamed("G")[0]), b.log.Written())
 }
+
+// TestDamagedEntryHidesNoID: a message that is whole in the log is found by its id
+// and its keys, whatever its queue's entry says.
+func TestDamagedEntryHidesNoID(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	b, err := Open(dir, &Options{Durability: Written, DefaultQueues: 1})
+	require.NoError(t, err)
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	ms := batchTo(1100)
+	ms[7].Keys = []string{"k"}
+	sent, err := p.SendBatch(t.Context(), ms)
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	damageEntry(t, dir, 7, consumequeue.Entry{Position: 64, Size: 96})
+
+	b = openDir(t, dir)
+	m, err := b.MessageByID(sent[7].ID)
+	require.NoError(t, err)
+	require.Equal(t, "7", string(m.Body))
+	found, err := b.MessagesByKey("T", "k", 9)
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+}

@@ -173,7 +173,7 @@ func (b *Broker) PurgeDeadLetters(groupName string, ids ...MessageID) (purged in
 }
 
 // pick calls do for the dead letters with the given ids, or for all if there are
-// none, until it fails.
+// none, until it fails. ErrStale says that one was sent again or purged meanwhile.
 func (y graveyard) pick(ids []MessageID, do func(*Message, claim, coord.Position) error) (n int, err error) {
 	missing := slices.Clone(ids)
 	start, _ := y.left()
@@ -188,7 +188,11 @@ func (y graveyard) pick(ids []MessageID, do func(*Message, claim, coord.Position
 		if len(ids) > 0 && i < 0 {
 			return true
 		}
-		if doErr := do(m, cl, start); doErr != nil {
+		doErr := do(m, cl, start)
+		if errors.Is(doErr, ErrStale) {
+			return true
+		}
+		if doErr != nil {
 			err = errors.Join(err, doErr)
 			return false
 		}

@@ -261,3 +261,50 @@ func TestResentWithoutMembers(t *testing.T) {
 		require.Equal(t, bodiesTo(1), in.bodies())
 	})
 }
+
+// TestResendOnce: dead letters that somebody sends again, or purges, while others
+// are about to send them again are sent once, or not at all.
+func TestResendOnce(t *testing.T) {
+	t.Parallel()
+	for _, purged := range []bool{false, true} {
+		var b *mq.Broker
+		var meanwhile func() (int, error)
+		o := written()
+		o.Hooks = &mq.Hooks{Rebalanced: func(mq.RebalancedInfo) {
+			if do := meanwhile; do != nil {
+				meanwhile = nil
+				n, err := do()
+				require.NoError(t, err)
+				require.Equal(t, 3, n)
+			}
+		}}
+		b = mqtest.OpenMemory(t, o)
+		createTopic(t, b, "T", 1)
+		c, err := b.NewPushConsumer("G", func(context.Context, *mq.Message) error { return errBroken }, &mq.PushOptions{MaxAttempts: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", mq.All))
+		sendBodies(t, b, "T", 3)
+		drain(t, b, "G")
+		require.NoError(t, c.Close())
+		dead := deadLetters(t, b, "G")
+		require.Len(t, dead, 3)
+
+		member, err := b.NewSimpleConsumer("G", nil)
+		require.NoError(t, err)
+		require.NoError(t, member.Subscribe("T", mq.All))
+		// The first that is sent again makes the retry topic, which is dealt out.
+		meanwhile = func() (int, error) {
+			if purged {
+				return b.PurgeDeadLetters("G")
+			}
+			return b.ResendDeadLetters(context.Background(), "G")
+		}
+		n, err := b.ResendDeadLetters(t.Context(), "G", dead[0].ID)
+		require.ErrorIs(t, err, mq.ErrMessageNotFound)
+		require.Zero(t, n)
+		require.Empty(t, deadLetters(t, b, "G"))
+		info, err := b.Topic(mq.RetryTopic("G"))
+		require.NoError(t, err)
+		require.Equal(t, map[bool]int64{false: 3, true: 0}[purged], info.Messages)
+	}
+}

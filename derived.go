@@ -114,7 +114,8 @@ func moveOne(g *group, q *queue, start coord.Position, off Offset) *moved {
 }
 
 // appendMoved stores the copies and acknowledges the originals. ErrStale: those
-// are no longer the group's to settle, and nothing was stored.
+// are no longer the group's to settle, because of a reset or because somebody did
+// so meanwhile, and nothing was stored.
 func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	ack := record.Ack{Group: v.group.id, Start: v.from.start, Topic: v.from.queue.topic.id, Queue: v.from.queue.id, Ranges: v.from.spans}
 	layout := layoutOf(v.out).Add(ack.Size())
@@ -122,7 +123,7 @@ func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 		switch {
 		case b.sealed:
 			return ErrClosed
-		case v.group.currentStart(ack.Topic) != ack.Start:
+		case v.group.currentStart(ack.Topic) != ack.Start || v.group.hasDone(&ack):
 			return ErrStale
 		case len(v.out) > 0 && v.out[0].topic.deleted.Load():
 			return fmt.Errorf("%w: %q", ErrTopicNotFound, v.out[0].topic.name)
@@ -142,4 +143,10 @@ func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 		v.out[0].queue.arrived()
 	}
 	return nil
+}
+
+// hasDone reports whether the group was done with what an ack begins with before.
+// The append lock is held, and the ack counts from the group's start.
+func (g *group) hasDone(a *record.Ack) bool {
+	return len(a.Ranges) > 0 && g.subs[a.Topic].progress(a.Queue).contains(a.Ranges[0].From)
 }

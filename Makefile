@@ -83,7 +83,7 @@ fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 		done || exit 1; \
 	done
 
-verify: ## the fault lab in full, about half an hour, as root; rivals too (ARGS="kill ext4" for some)
+verify: ## the fault lab in full, about two hours, as root; rivals too (ARGS="kill ext4" for some)
 	$(GO) run ./verify/cmd/lab $(ARGS)
 
 verify-quick: ## a sample of each of its tools, under two minutes

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pocketmq/mq/consumequeue"
@@ -325,4 +326,30 @@ func TestTrimPastDamage(t *testing.T) {
 		require.False(t, rebuilt)
 		require.Equal(t, first, got)
 	})
+// TestCarriedBesideUpdate: retention looks at a group while its policy is changed.
+// The race detector is the judge.
+func TestCarriedBesideUpdate(t *testing.T) {
+	t.Parallel()
+	b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+	sendNumbers(t, b, 0, 1)
+	subscribed(t, b, "G")
+	g := b.names.groupsNamed("G")[0]
+	updated := make(chan struct{})
+	go func() {
+		defer close(updated)
+		for i := range 20 {
+			assert.NoError(t, b.UpdateGroup("G", GroupConfig{Retry: RetryPolicy{MaxAttempts: i + 1}}))
+		}
+	}()
+	for done := false; !done; {
+		require.NoError(t, b.carryGroup(t.Context(), g, 0)) // nothing lies below
+		select {
+		case <-updated:
+			done = true
+		default:
+		}
+	}
+	end := b.log.Written()
+	require.NoError(t, b.carryGroup(t.Context(), g, end))
+	b.log.Exclusive(func() { require.GreaterOrEqual(t, g.at, end) })
 }

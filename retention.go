@@ -198,14 +198,16 @@ func (t *topic) carried() stateRecord {
 // acks lie behind their messages in the log, and those are not dropped.
 func (b *Broker) carryGroup(ctx context.Context, g *group, end coord.Position) error {
 	var starts []coord.TopicID
+	old := false
 	b.log.Exclusive(func() {
+		old = g.at < end
 		for id, sub := range g.subs {
 			if sub.at < end {
 				starts = append(starts, id)
 			}
 		}
 	})
-	if g.at < end {
+	if old {
 		err := b.carry(ctx, func() stateRecord {
 			if g.deleted {
 				return nil

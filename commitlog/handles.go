@@ -3,6 +3,7 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 
@@ -18,7 +19,8 @@ const maxIdleHandles = 64
 // handles opens files of segments when they are read, and closes those that
 // were not for the longest time.
 type handles struct {
-	fs vfs.FS
+	fs     vfs.FS
+	shared bool // the files are another log's, which may drop them; set before use
 
 	mu     sync.Mutex // protects everything below, and file, users, gone of every segment
 	open   []*segment // least recently used first
@@ -48,6 +50,9 @@ func (h *handles) acquire(s *segment) (vfs.File, error) {
 		h.open[len(h.open)-1] = s
 	} else {
 		f, err := h.fs.Open(s.name)
+		if h.shared && errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: segment %s was dropped", ErrNotFound, s.name)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("commitlog: open segment: %w", err)
 		}

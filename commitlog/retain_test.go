@@ -155,3 +155,31 @@ func TestReadWhileDropping(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestSnapshotOfWhatIsDropped: what the owner drops later is gone for a snapshot,
+// also where it holds no descriptor of the segment; nothing looks like damage.
+func TestSnapshotOfWhatIsDropped(t *testing.T) {
+	t.Parallel()
+	l, o := newLog(t)
+	var refs []commitlog.Ref
+	for len(l.Segments()) < 80 {
+		r, _ := put(t, l, string(make([]byte, 30_000)))
+		refs = append(refs, r...)
+	}
+	snapshot, _, err := commitlog.OpenSnapshot(o, commitlog.Start{}, func(commitlog.Record) error { return nil })
+	require.NoError(t, err)
+	all := l.Segments()
+	require.NoError(t, l.DropBefore(ctx, all[70].Base))
+	gone := 0
+	snapshot.Read(refs, func(_ int, _ commitlog.Record, err error) bool {
+		if err != nil {
+			require.ErrorIs(t, err, commitlog.ErrNotFound)
+			require.NotErrorIs(t, err, commitlog.ErrCorrupt)
+			gone++
+		}
+		return true
+	})
+	require.Positive(t, gone)
+	require.NoError(t, snapshot.Scan(0, snapshot.Written(), func(commitlog.Record) error { return nil }))
+	require.NoError(t, snapshot.Close())
+}

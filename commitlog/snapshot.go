@@ -46,6 +46,7 @@ func (r *recovery) snapshot() (*Log, error) {
 	r.sealOld()
 	l := newLog(r.opts, r.codec, r.highest, r.handles, r.segments, max(r.end, r.last.base()+segmentHeaderSize))
 	l.snapshot = true
+	l.handles.shared = true
 	l.closed, l.syncClosed = true, true
 	l.opened.Store(true)
 	clean := r.start.Clean && r.end == r.start.Synced && len(r.report.Corrupt) == 0

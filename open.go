@@ -265,8 +265,8 @@ func (b *Broker) logOptions() commitlog.Options {
 	}
 }
 
-// foldContent is the second pass of a rebuild. Entries and keys go to their files
-// on the way, or memory would grow with the store. Damage was found by the first
+// foldContent is the second pass of a rebuild. Entries, keys and times go to their
+// files on the way, or memory would grow with the store. Damage was found by the first
 // pass, and is no reason not to go on.
 func (b *Broker) foldContent(ctx context.Context) error {
 	folded := 0
@@ -280,6 +280,9 @@ func (b *Broker) foldContent(ctx context.Context) error {
 		err := b.entries.Flush()
 		if b.keys.Pending() >= pendingKeys {
 			err = errors.Join(err, b.keys.Flush(r.Position)) // no further: what follows is yet to be added
+		}
+		if b.timer.index.Pending() >= pendingTimes {
+			err = errors.Join(err, b.timer.index.Flush(r.Position))
 		}
 		return errors.Join(err, ctx.Err())
 	})

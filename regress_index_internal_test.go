@@ -155,3 +155,28 @@ func TestDamagedEntryHidesNoID(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, found, 1)
 }
+
+// TestRebuildBoundsTimes: folding the whole log keeps no more due times in memory
+// than running does.
+func TestRebuildBoundsTimes(t *testing.T) {
+	t.Parallel()
+	const most = 300_000
+	fs := newTestFS()
+	b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1})
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	batch := make([]*Message, 1000)
+	for i := range batch {
+		batch[i] = &Message{Topic: "T", DeliverAt: time.Now().Add(time.Hour)}
+	}
+	for range most / len(batch) {
+		_, err := p.SendBatch(t.Context(), batch)
+		require.NoError(t, err)
+	}
+	clone := fs.Clone()
+	again := openOn(t, clone, &Options{Durability: Written, DefaultQueues: 1})
+	require.EqualValues(t, most, again.Stats().Waiting)
+	require.LessOrEqual(t, again.timer.index.Pending(), int64(2*pendingTimes))
+	require.NoError(t, again.Close())
+	require.NoError(t, b.Close())
+}

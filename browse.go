@@ -196,18 +196,20 @@ func (s *stretch) lost(gone missed) error {
 
 // claim names the next messages; none at the end.
 func (s *stretch) claim(most int) ([]claim, error) {
-	s.next = max(s.next, s.q.entries.Min())
 	var buf [64]consumequeue.Entry
-	n := int(min(int64(s.end-s.next), int64(most), int64(len(buf))))
-	if n <= 0 {
-		return nil, nil
-	}
-	n, err := s.q.read(s.next, buf[:n])
-	if err != nil {
-		if s.next < s.q.entries.Min() || s.q.topic.deleted.Load() {
-			n, err = 0, nil // dropped at this moment
+	n, err := 0, consumequeue.ErrTrimmed
+	for errors.Is(err, consumequeue.ErrTrimmed) { // dropped at this moment: there is more behind it
+		s.next = max(s.next, s.q.entries.Min())
+		if n = int(min(int64(s.end-s.next), int64(most), int64(len(buf)))); n <= 0 {
+			return nil, nil
 		}
+		n, err = s.q.read(s.next, buf[:n])
+	}
+	if err != nil {
 		s.next = s.end
+		if s.q.topic.deleted.Load() {
+			err = nil
+		}
 		return nil, err
 	}
 	claims, bytes := make([]claim, 0, n), int64(0)

@@ -2,6 +2,7 @@ package mq
 
 import (
 	"context"
+	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -178,5 +179,36 @@ func TestRebuildBoundsTimes(t *testing.T) {
 	require.EqualValues(t, most, again.Stats().Waiting)
 	require.LessOrEqual(t, again.timer.index.Pending(), int64(2*pendingTimes))
 	require.NoError(t, again.Close())
+	require.NoError(t, b.Close())
+}
+
+// TestBrowseGoesOnBehindADrop: messages that retention drops between a look at where
+// the queue begins and the reading of its entries take none behind them along.
+func TestBrowseGoesOnBehindADrop(t *testing.T) {
+	t.Parallel()
+	fs := newTestFS()
+	b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1})
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	_, err = p.SendBatch(t.Context(), batchTo(2200))
+	require.NoError(t, err)
+	require.NoError(t, b.entries.Flush())
+	forgetEntries(t, b)
+	q := queueOne(t, b)
+	fs.Fail(func(c vfs.Call) error {
+		if c.Op != vfs.OpRead || !strings.Contains(filepath.ToSlash(c.Name), "consumequeue/") || q.entries.Min() > 0 {
+			return nil
+		}
+		q.entries.Trim(100)
+		return iofs.ErrNotExist // a sweep came right behind
+	})
+	browsed := 0
+	for m, err := range b.Browse("T", time.Time{}, time.Time{}, All) {
+		require.NoError(t, err)
+		require.Equal(t, Offset(100+browsed), m.Offset)
+		browsed++
+	}
+	require.Equal(t, 2100, browsed)
+	fs.Fail(nil)
 	require.NoError(t, b.Close())
 }

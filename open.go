@@ -187,6 +187,7 @@ func (b *Broker) openFolders() (err error) {
 		MaxUnflushed: unflushedBytes,
 		MaxKept:      keptBytes,
 		MaxOpen:      openQueueFiles,
+		Shared:       b.isSnapshot,
 		Full:         b.upkeep.wantFlush,
 	})
 	if err != nil {

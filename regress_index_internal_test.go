@@ -212,3 +212,42 @@ func TestBrowseGoesOnBehindADrop(t *testing.T) {
 	fs.Fail(nil)
 	require.NoError(t, b.Close())
 }
+
+// TestSnapshotOfSweptFiles: entries whose file the owner has removed, with the
+// messages they led to, are gone for a snapshot. Those behind them are not.
+func TestSnapshotOfSweptFiles(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	b, err := Open(dir, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib})
+	require.NoError(t, err)
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	_, err = p.SendBatch(t.Context(), batchTo(2048))
+	require.NoError(t, err)
+	require.NoError(t, b.entries.Flush())
+	for len(b.log.Segments()) < 4 {
+		_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 10_000)})
+		require.NoError(t, err)
+	}
+	require.NoError(t, b.checkpoint(false))
+	s, err := OpenReadOnly(dir, nil)
+	require.NoError(t, err)
+	dropFirst(t, b)
+	require.NoError(t, b.checkpoint(false)) // sweeps
+	left, err := filepath.Glob(filepath.Join(dir, "consumequeue", "*", "*", "*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	_, err = s.MessageAt(Queue{Topic: "T"}, 1)
+	require.ErrorIs(t, err, ErrMessageNotFound)
+	first, end := queueOne(t, b).entries.Min(), queueOne(t, b).entries.End()
+	last := Offset(-1)
+	for m, err := range s.Browse("T", time.Time{}, time.Time{}, All) {
+		require.NoError(t, err)
+		last = m.Offset
+	}
+	require.Less(t, first, end)
+	require.Equal(t, end-1, last)
+	require.NoError(t, s.Close())
+	require.NoError(t, b.Close())
+}

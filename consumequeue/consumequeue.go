@@ -66,6 +66,10 @@ type Options struct {
 	// than that read files. Default 256.
 	MaxOpen int
 
+	// Shared: the files are another store's, which removes those it does not need
+	// any more. What was in one that is gone counts as trimmed.
+	Shared bool
+
 	// Full is called when someone should call Flush: enough full chunks for large
 	// writes are waiting, or MaxUnflushed is near. It is called again and again
 	// until that is done, under the append lock: it must not block or call the

@@ -78,6 +78,9 @@ func (q *Queue) readError(off, base coord.Offset, err error) error {
 	if q.dropped.Load() {
 		return ErrDropped
 	}
+	if errors.Is(err, fs.ErrNotExist) && q.topic.store.opts.Shared {
+		q.raiseMin(min(base+FileEntries, q.view.Load().flushed))
+	}
 	if off < q.Min() && errors.Is(err, fs.ErrNotExist) {
 		return ErrTrimmed
 	}

@@ -134,7 +134,7 @@ func (b *Broker) join(m *member) error {
 	if err != nil {
 		return err
 	}
-	m.group = g
+	m.group, m.draining = g, b.draining
 	g.joined++
 	m.name = m.instance
 	if m.name == "" {

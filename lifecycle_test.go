@@ -379,3 +379,31 @@ func diskUsed(t *testing.T, dir string) (bytes int64) {
 	}))
 	return bytes
 }
+
+// TestShutdownBesideJoining: who becomes a consumer while the broker drains gets
+// no messages, and holds nothing up.
+func TestShutdownBesideJoining(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b *mq.Broker
+		var in inbox
+		draining := false
+		b = mqtest.OpenMemory(t, &mq.Options{Durability: mq.Written, Hooks: &mq.Hooks{Rebalanced: func(mq.RebalancedInfo) {
+			if !draining {
+				return
+			}
+			draining = false
+			late, err := b.NewPushConsumer("Late", in.handle, nil)
+			require.NoError(t, err)
+			require.NoError(t, late.Subscribe("T", mq.All))
+			require.Empty(t, late.Assigned())
+		}}})
+		createTopic(t, b, "T", 1)
+		push(t, b, "G", "T", func(context.Context, *mq.Message) error { return nil }, nil)
+		sendBodies(t, b, "T", 1)
+		synctest.Wait()
+		draining = true
+		require.NoError(t, b.Shutdown(t.Context()))
+		require.Zero(t, in.len())
+	})
+}

@@ -50,6 +50,7 @@ type Broker struct {
 	members    sync.Mutex
 	consumers  map[*member]struct{} // living ones
 	rebalanced []RebalancedInfo     // hooks due when members is let go
+	draining   bool                 // Shutdown has begun: who joins gets no queues either
 
 	counters counters
 	callback completions // asynchronous sends under way
@@ -193,6 +194,7 @@ func (b *Broker) noted(err error) error {
 // drained in time is reported by the error of ctx.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	b.members.Lock()
+	b.draining = true
 	for m := range b.consumers {
 		m.draining = true
 	}

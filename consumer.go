@@ -247,7 +247,7 @@ func (m *member) close() {
 // received, is its caller's affair.
 func (m *member) drained(ctx context.Context) error {
 	m.group.mu.Lock()
-	if m.kind.pull || m.running == 0 {
+	if m.kind.pull || m.kind.simple || m.running == 0 {
 		m.group.mu.Unlock()
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pocketmq/mq/consumequeue"
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
 // Promises about index entries that are damaged, in a store of which retention has

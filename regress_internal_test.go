@@ -326,6 +326,8 @@ func TestTrimPastDamage(t *testing.T) {
 		require.False(t, rebuilt)
 		require.Equal(t, first, got)
 	})
+}
+
 // TestCarriedBesideUpdate: retention looks at a group while its policy is changed.
 // The race detector is the judge.
 func TestCarriedBesideUpdate(t *testing.T) {

@@ -472,6 +472,7 @@ func (b *Broker) topicGone(t *topic) {
 		g.mu.Lock()
 		for _, m := range g.members {
 			delete(m.topics, t)
+			m.manual = slices.DeleteFunc(m.manual, func(q Queue) bool { return q.Topic == t.name })
 		}
 		g.dropUnusedLocked(t)
 		g.mu.Unlock()

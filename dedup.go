@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -44,7 +45,7 @@ type DedupWindow struct {
 
 func (d DedupWindow) validate() error {
 	switch {
-	case d.For < -1 || (d.For+time.Millisecond-1).Milliseconds() >= record.MaxWindowFor:
+	case d.For < -1:
 		return fmt.Errorf("%w: Dedup.For is %v", ErrInvalidArgument, d.For)
 	case d.Count < 0 || d.Count > MaxDedupCount:
 		return fmt.Errorf("%w: Dedup.Count is %d, want 1 to %d", ErrInvalidArgument, d.Count, MaxDedupCount)
@@ -52,13 +53,17 @@ func (d DedupWindow) validate() error {
 	return nil
 }
 
+// longestWindow is the longest time in milliseconds that a Duration can tell. It
+// is far below record.MaxWindowFor.
+const longestWindow = math.MaxInt64 / int64(time.Millisecond)
+
 // changed returns the window that d makes of w.
 func (d DedupWindow) changed(w record.Window) (record.Window, error) {
 	switch {
 	case d.For < 0:
 		return record.Window{}, nil
 	case d.For > 0:
-		w.For = max(1, (d.For + time.Millisecond - 1).Milliseconds())
+		w.For = min((d.For-1).Milliseconds()+1, longestWindow) // rounded up
 	case w.For == 0 && d.Count > 0:
 		return w, fmt.Errorf("%w: Dedup.Count is %d and Dedup.For is zero", ErrInvalidArgument, d.Count)
 	}

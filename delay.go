@@ -3,6 +3,7 @@ package mq
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/pocketmq/mq/internal/coord"
@@ -53,8 +54,16 @@ func deliverAt(m *Message) (int64, error) {
 	return ceilMilli(at), nil // never early
 }
 
-// ceilMilli is t in Unix ms, rounded up.
+// ceilMilli is t in Unix ms, rounded up; of a time too far off for that the
+// nearest there is.
 func ceilMilli(t time.Time) int64 {
+	const farthest = math.MaxInt64/1000 - 1 // seconds
+	switch sec := t.Unix(); {
+	case sec > farthest:
+		return math.MaxInt64
+	case sec < -farthest:
+		return math.MinInt64
+	}
 	ms := t.UnixMilli()
 	if t.After(time.UnixMilli(ms)) {
 		ms++

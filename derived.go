@@ -119,7 +119,7 @@ func moveOne(g *group, q *queue, start coord.Position, off Offset) *moved {
 func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	ack := record.Ack{Group: v.group.id, Start: v.from.start, Topic: v.from.queue.topic.id, Queue: v.from.queue.id, Ranges: v.from.spans}
 	layout := layoutOf(v.out).Add(ack.Size())
-	_, err := b.log.Append(ctx, commitlog.Wait, layout, func(f *commitlog.Frame) error {
+	end, err := b.log.Append(ctx, commitlog.Wait, layout, func(f *commitlog.Frame) error {
 		switch {
 		case b.sealed:
 			return ErrClosed
@@ -139,9 +139,10 @@ func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	if err != nil {
 		return b.noted(err)
 	}
-	if len(v.out) > 0 {
-		v.out[0].queue.arrived()
+	for i := range v.out {
+		v.out[i].end = end
 	}
+	b.arrivedAll(v.out)
 	return nil
 }
 

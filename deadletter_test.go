@@ -218,8 +218,9 @@ func TestOnlyTheEngineSendsThere(t *testing.T) {
 	for _, name := range []string{mq.DeadLetterTopic("G"), mq.RetryTopic("G")} {
 		_, err = p.Send(t.Context(), &mq.Message{Topic: name})
 		require.ErrorIs(t, err, mq.ErrInvalidName)
-		_, err = p.SendBatch(t.Context(), []*mq.Message{{Topic: name}})
+		_, err = p.SendBatch(t.Context(), []*mq.Message{{Topic: "New"}, {Topic: name}})
 		require.ErrorIs(t, err, mq.ErrInvalidName)
+		require.NotContains(t, b.Topics(), "New", "as long as one is refused nothing is made for another")
 		require.ErrorIs(t, b.CreateTopic(name, nil), mq.ErrInvalidName)
 		_, err = b.NewPullConsumer(name, nil)
 		require.ErrorIs(t, err, mq.ErrInvalidName)

@@ -251,6 +251,9 @@ func (p *Producer) prepareBatch(ctx context.Context, ms []*Message) ([]outgoing,
 	for i, m := range ms {
 		err := p.check(m, &batch[i])
 		if err == nil {
+			err = mayBeSentTo(m.Topic)
+		}
+		if err == nil {
 			err = p.b.mayHaveTopic(m.Topic)
 		}
 		if err != nil {
@@ -335,14 +338,21 @@ func (p *Producer) topicOf(ctx context.Context, name string) (*topic, error) {
 	if t := p.last.Load(); t != nil && t.name == name && !t.deleted.Load() {
 		return t, nil
 	}
-	if derived(name) {
-		return nil, fmt.Errorf("%w: only the engine sends to topic %q", ErrInvalidName, name)
+	if err := mayBeSentTo(name); err != nil {
+		return nil, err
 	}
 	t, err := p.b.topicNamed(ctx, name)
 	if err == nil {
 		p.last.Store(t)
 	}
 	return t, err
+}
+
+func mayBeSentTo(name string) error {
+	if derived(name) {
+		return fmt.Errorf("%w: only the engine sends to topic %q", ErrInvalidName, name)
+	}
+	return nil
 }
 
 func (p *Producer) queueFor(m *Message, queues int) QueueID {

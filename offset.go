@@ -118,10 +118,15 @@ func overlap(a, b span) int64 {
 }
 
 // consumed counts the offsets below end that the group is done with.
-func (p *progress) consumed() (n int64) {
-	n = int64(p.committed)
+func (p *progress) consumed() int64 {
+	return int64(p.committed) + p.aheadFrom(0)
+}
+
+// aheadFrom counts the offsets from off on that the group is done with ahead of
+// committed.
+func (p *progress) aheadFrom(off Offset) (n int64) {
 	for _, s := range p.ahead {
-		n += int64(s.To - s.From)
+		n += max(0, int64(s.To-max(s.From, off)))
 	}
 	return n
 }

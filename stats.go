@@ -199,7 +199,7 @@ type QueueOffset struct {
 	Queue     Queue
 	Start     Offset // oldest message stored
 	Committed Offset // first message not consumed
-	Ahead     int64  // messages behind Committed that are consumed
+	Ahead     int64  // messages behind Committed that are consumed, and stored
 	End       Offset // behind the newest message
 }
 
@@ -236,11 +236,11 @@ func (g *group) offsets(to []QueueOffset, t *topic) []QueueOffset {
 		return to
 	}
 	for _, q := range *t.queues.Load() {
-		p := sub.progress(q.id)
+		p, start := sub.progress(q.id), q.entries.Min()
 		to = append(to, QueueOffset{
 			Instance: g.instance, Queue: q.name(),
-			Start: q.entries.Min(), Committed: p.committed,
-			Ahead: p.consumed() - int64(p.committed), End: q.entries.End(),
+			Start: start, Committed: p.committed,
+			Ahead: p.aheadFrom(start), End: q.entries.End(),
 		})
 	}
 	return to

@@ -181,7 +181,8 @@ func (b *Broker) durable(ctx context.Context, end coord.Position, d Durability) 
 }
 
 // noted passes err on. The first time it says that the log is poisoned, the
-// upkeep tells: here the caller may hold locks.
+// upkeep tells: here the caller may hold locks. The log itself notes what fails
+// while nobody waits for it.
 func (b *Broker) noted(err error) error {
 	if err != nil && errors.Is(err, ErrPoisoned) {
 		b.poisoned.Do(func() { b.upkeep.poison <- err })

@@ -262,6 +262,7 @@ func (b *Broker) logOptions() commitlog.Options {
 		HeadLen:    record.HeadLen,
 		Allow:      b.allow,
 		Sealed:     b.upkeep.wantCheckpoint,
+		Poisoned:   func(err error) { _ = b.noted(err) },
 		Logger:     b.opts.Logger,
 	}
 }

@@ -184,6 +184,7 @@ func (l *Log) poisonWith(cause error) error {
 	p := &poisoned{err: fmt.Errorf("%w: %w", ErrPoisoned, cause)}
 	if l.poison.CompareAndSwap(nil, p) {
 		l.opts.Logger.Error("commit log is poisoned", slog.String("dir", l.opts.Dir), slog.Any("error", cause))
+		l.opts.Poisoned(p.err)
 		signal(l.prepareC)
 	}
 	return l.Err()

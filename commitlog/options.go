@@ -79,6 +79,11 @@ type Options struct {
 	// call after another. It must not call Close. May be nil.
 	Sealed func()
 
+	// Poisoned is called once, with the error that everybody gets from then on. It
+	// is called under whatever locks are held at that moment, and must not wait. May
+	// be nil.
+	Poisoned func(err error)
+
 	// Logger gets what goes wrong in the background and what recovery found.
 	// Nil discards.
 	Logger *slog.Logger
@@ -111,6 +116,9 @@ func (o Options) prepared() (Options, error) {
 	}
 	if o.Sealed == nil {
 		o.Sealed = func() {}
+	}
+	if o.Poisoned == nil {
+		o.Poisoned = func(error) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -160,11 +160,13 @@ func (b *Broker) PurgeDeadLetters(groupName string, ids ...MessageID) (purged in
 		if len(spans) == 0 {
 			return 0, nil
 		}
+		if _, err := y.keeper.appendAcks([]settled{{y.queue, start, spans}}); err != nil {
+			return 0, err
+		}
 		for _, s := range spans {
 			purged += int(s.To - s.From)
 		}
-		_, err := y.keeper.appendAcks([]settled{{y.queue, start, spans}})
-		return purged, err
+		return purged, nil
 	}
 	return y.pick(ids, func(_ *Message, cl claim, start coord.Position) error {
 		_, err := y.keeper.appendAcks([]settled{{y.queue, start, []span{{From: cl.offset, To: cl.offset + 1}}}})

@@ -10,8 +10,9 @@ import (
 // What a running push consumer can be told.
 
 // Pause makes the consumer begin no further message until Resume (RocketMQ's
-// suspend). When it returns none begins; handlers under way finish and are
-// acknowledged. The consumer keeps its queues, so their messages wait.
+// suspend). Handlers under way finish and are acknowledged; a message that a worker
+// has taken and is about to call its handler with counts as one of them. The
+// consumer keeps its queues, so their messages wait.
 // Messages that were read ahead and not begun are given back. Errors: ErrClosed.
 func (c *PushConsumer) Pause() error { return c.setPaused(true) }
 

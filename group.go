@@ -237,6 +237,11 @@ func (g *group) subscribe(m *member, t *topic, f Filter, from Whence) error {
 	return nil
 }
 
+// named reports whether g has the name of another group: is it, or was it.
+func (g *group) named(other *group) bool {
+	return g.b == other.b && g.name == other.name && g.instance == other.instance
+}
+
 // mismatch says if another member wants something else of t. Broker.members is
 // held.
 func (g *group) mismatch(m *member, t *topic, f Filter) error {

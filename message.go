@@ -83,7 +83,8 @@ type Message struct {
 	StoredAt time.Time
 
 	// Attempt is 1 at the first delivery to the group and rises by one with
-	// each further one.
+	// each further one. What a pull consumer got and did not commit comes again
+	// with the same number.
 	Attempt int
 
 	// Origin says why a message comes again or is a dead letter; nil for all

@@ -93,7 +93,8 @@ type CutRange struct{ From, To int64 }
 // owns a directory at a time. Nil options are the defaults.
 //
 // A store always opens after a crash or a power cut; Recovery tells what was
-// found. Errors: ErrInvalidOptions, ErrDirectory, ErrLocked, ErrVersion.
+// found. Errors: ErrInvalidOptions, ErrDirectory, ErrLocked, ErrVersion; ErrDiskFull
+// where there is no room for a single frame, not even with the store's reserve.
 func Open(dir string, options *Options) (*Broker, error) {
 	opts := options.withDefaults(false)
 	if err := opts.validate(); err != nil {

@@ -147,8 +147,10 @@ func (p *Producer) SendBatch(ctx context.Context, ms []*Message) ([]SendResult, 
 // is as durable as its topic asks for, or with the error. In a Written topic
 // that is before SendAsync returns, on the caller's goroutine; in a Synced one
 // callbacks are run one after another by one goroutine of the broker, so a
-// callback that blocks holds up the others. When
-// SendAsync returns an error, nothing was stored and callback is not called.
+// callback that blocks holds up the others: one that calls SendAsync itself should
+// use a context that ends, for it may wait for a place that only another callback's
+// return sets free. When SendAsync returns an error, nothing was stored and callback
+// is not called.
 //
 // It never waits for the disk, only for room in the log or for one of 65,536
 // callbacks (RocketMQ's limit of asynchronous sends), until ctx ends. The first

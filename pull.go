@@ -329,8 +329,11 @@ func (c *PullConsumer) delivered(ms []*Message) (acks []settled, skipped []passe
 	}
 	spans := map[from][]span{}
 	for i, m := range ms {
-		if m == nil || m.origin.cursor == nil || m.origin.cursor.group != c.group {
+		switch {
+		case m == nil || m.origin.cursor == nil || !m.origin.cursor.group.named(c.group):
 			return nil, nil, fmt.Errorf("%w: message %d was not delivered to group %q", ErrNotAssigned, i, c.groupName)
+		case m.origin.cursor.group != c.group: // it was deleted, and made again
+			return nil, nil, fmt.Errorf("%w: group %q", ErrStale, c.groupName)
 		}
 		key, off := from{m.origin.cursor, m.origin.start}, m.origin.offset
 		spans[key] = append(spans[key], span{From: off, To: off + 1})

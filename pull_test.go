@@ -473,3 +473,19 @@ func TestAssignRefused(t *testing.T) {
 	require.NoError(t, c.Close())
 	require.NoError(t, other.Close())
 }
+
+// TestCommitToAGroupMadeAgain: what was delivered to a group that is gone is not
+// acknowledged by one that has its name.
+func TestCommitToAGroupMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := mqtest.OpenMemory(t, written())
+	createTopic(t, b, "T", 1)
+	sendBodies(t, b, "T", 1)
+	c := pull(t, b, "G", "T", nil)
+	ms := poll(t, c, 1)
+	require.NoError(t, c.Close())
+	require.NoError(t, b.DeleteGroup("G"))
+	c = pull(t, b, "G", "T", nil)
+	require.ErrorIs(t, c.Commit(t.Context(), ms...), mq.ErrStale)
+	require.NoError(t, c.Commit(t.Context(), poll(t, c, 1)...))
+}

@@ -132,6 +132,7 @@ func (b *Broker) forget() error {
 			return fmt.Errorf("%w: %w", ErrDirectory, err)
 		}
 	}
+	b.upkeep.checkpointed.Store(0) // retention waits for the next one
 	b.state.clear()
 	b.names = newNames()
 	err := errors.Join(b.entries.Close(), b.keys.Close(), b.timer.index.Close())

@@ -73,6 +73,25 @@ func TestCheckpointBesideAFailedWrite(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+// TestJournalOfAnotherStore: its checkpoint covers nothing of this log, so retention
+// must wait for the next one.
+func TestJournalOfAnotherStore(t *testing.T) {
+	t.Parallel()
+	dirs := []string{filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")}
+	for _, dir := range dirs {
+		b, err := Open(dir, &Options{Durability: Written, DefaultQueues: 1})
+		require.NoError(t, err)
+		sendNumbers(t, b, 0, 10)
+		require.NoError(t, b.Close())
+	}
+	require.NoError(t, os.RemoveAll(filepath.Join(dirs[0], "journal")))
+	require.NoError(t, os.CopyFS(filepath.Join(dirs[0], "journal"), os.DirFS(filepath.Join(dirs[1], "journal"))))
+	b := openDir(t, dirs[0])
+	require.True(t, b.Recovery().Rebuilt)
+	require.Zero(t, b.upkeep.checkpointed.Load())
+	require.NoError(t, b.Check(t.Context()))
+}
+
 // stubbornFS is the operating system's, where key files cannot be removed.
 type stubbornFS struct{ vfs.FS }
 

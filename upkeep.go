@@ -94,6 +94,9 @@ func (u *upkeep) run() {
 			u.tellPoisoned(err)
 		case <-u.retain:
 			u.answer()
+			if u.failed {
+				timer.Reset(retainEvery)
+			}
 			continue
 		case <-timer.C:
 			if u.failed {

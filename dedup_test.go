@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -445,4 +446,27 @@ func TestDedupBadInput(t *testing.T) {
 	info, err = b.Topic("Least")
 	require.NoError(t, err)
 	require.Equal(t, mq.DedupWindow{For: time.Millisecond, Count: 1}, info.Dedup)
+}
+
+// TestDedupForEver: the longest window there can be is one.
+func TestDedupForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createDedup(t, b, "T", mq.DedupWindow{For: math.MaxInt64})
+		first := send(t, b, keyedMessage("T", "k"))[0]
+		pass(1000 * time.Hour)
+		require.Equal(t, again(first), send(t, b, keyedMessage("T", "k"))[0])
+		for _, round := range []struct{ set, kept time.Duration }{
+			{1, time.Millisecond},
+			{time.Millisecond, time.Millisecond},
+			{time.Millisecond + 1, 2 * time.Millisecond},
+			{math.MaxInt64, math.MaxInt64 / time.Millisecond * time.Millisecond},
+		} {
+			require.NoError(t, b.UpdateTopic("T", mq.TopicConfig{Dedup: mq.DedupWindow{For: round.set}}))
+			info, err := b.Topic("T")
+			require.NoError(t, err)
+			require.Equal(t, round.kept, info.Dedup.For)
+		}
+	})
 }

@@ -31,10 +31,6 @@ func read(id string, off int64) history.Op {
 	return history.Op{Kind: history.OpRead, Topic: "T", Offset: off, ID: id, Hash: 1}
 }
 
-func ack(call, off int64, d history.Durability) history.Op {
-	return history.Op{Kind: history.OpAck, Call: call, Group: "G", Topic: "T", Offset: off, Durability: d}
-}
-
 func calls(kind history.Kind, call int64) history.Op {
 	return history.Op{Kind: kind, Call: call, Group: "G", Topic: "T"}
 }
@@ -44,9 +40,8 @@ func plain(kind history.Kind) history.Op {
 }
 
 const (
-	synced   = history.Synced
-	written  = history.Written
-	volatile = history.Volatile
+	synced  = history.Synced
+	written = history.Written
 )
 
 // with appends to a history in which a, b and c were acknowledged as d.

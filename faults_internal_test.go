@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pocketmq/mq/consumequeue"
 	"github.com/pocketmq/mq/internal/vfs"
 )
 
@@ -352,6 +354,50 @@ func TestUnreadableLogIsReadLater(t *testing.T) {
 			total, _, err := b.Lag("G")
 			require.NoError(t, err)
 			require.Zero(t, total)
+			require.NoError(t, b.Close())
+		})
+	}
+}
+
+// TestUnreadableLogLosesNothing: what has no entry any more, or a wrong one, is
+// looked for in the log. If that cannot be read just now it is looked for later,
+// and not told to be missed.
+func TestUnreadableLogLosesNothing(t *testing.T) {
+	t.Parallel()
+	for _, entry := range []consumequeue.Entry{{}, {Position: 64, Size: 48}} {
+		synctest.Test(t, func(t *testing.T) {
+			fs := newTestFS()
+			b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, DisableMmap: true, CacheBytes: -1})
+			sendNumbers(t, b, 0, 100)
+			for _, off := range []Offset{3, 50, 51, 52, 99} {
+				require.NoError(t, queueOne(t, b).entries.Patch(off, entry))
+			}
+			var mu sync.Mutex // protects both
+			rnd := rand.New(rand.NewPCG(1, 1))
+			hook := func() error {
+				mu.Lock()
+				defer mu.Unlock()
+				if rnd.IntN(2) == 0 {
+					return syscall.EIO
+				}
+				return nil
+			}
+			fs.read.Store(&hook)
+			var got []string
+			c, err := b.NewPushConsumer("G", func(_ context.Context, m *Message) error {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, string(m.Body))
+				return nil
+			}, &PushOptions{Concurrency: 1, Ordered: true})
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", All))
+			<-time.After(time.Hour)
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			require.Equal(t, numbersTo(100), got)
+			require.Zero(t, b.Stats().Missed)
 			require.NoError(t, b.Close())
 		})
 	}

@@ -73,8 +73,11 @@ func (f *fetcher) fetch(c *cursor, start coord.Position, filter *Filter, claims 
 		}
 		switch {
 		case err != nil:
-			m, found := f.restore(q, cl, filter)
+			m, found, restoreErr := f.restore(q, cl, filter)
 			switch {
+			case restoreErr != nil:
+				out.err = restoreErr
+				return false
 			case !found:
 				out.lost = append(out.lost, cl)
 				out.gone = append(out.gone, missed{span{From: cl.offset, To: cl.offset + 1}, f.reason(q, cl, err)})

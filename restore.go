@@ -15,26 +15,31 @@ import (
 // the log, between its neighbours. Only what is not there is lost.
 
 // restore reads a message whose index entry does not lead to it: nil if the
-// filter does not want it.
-func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m *Message, found bool) {
+// filter does not want it. An error says that it could not be looked for just now.
+func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m *Message, found bool, err error) {
 	// Where a damaged entry leads says nothing: retention trims the queue before
 	// it drops the log.
 	if cl.offset < q.entries.Min() {
-		return m, false
+		return m, false, nil
 	}
 	if at := cl.offset; f.searchedIn != q || at < f.searched.From || at >= f.searched.To {
 		to := f.b.endOfDamage(q, at)
-		f.b.restoreEntries(q, at, to)
+		if err := f.b.restoreEntries(q, at, to); err != nil {
+			return m, false, err
+		}
 		f.searchedIn, f.searched = q, span{From: at, To: to}
 	}
 	var e [1]consumequeue.Entry
 	if n, err := q.read(cl.offset, e[:]); n == 0 || err != nil || e[0].Size == 0 {
-		return m, false
+		return m, false, nil
 	}
 	ref := [1]commitlog.Ref{{Position: e[0].Position, Size: e[0].Size}}
-	f.b.log.Read(ref[:], func(_ int, r commitlog.Record, err error) bool {
+	f.b.log.Read(ref[:], func(_ int, r commitlog.Record, readErr error) bool {
 		var v record.View
-		if err == nil && decodeAs(q, cl.offset, r, &v) == nil {
+		switch {
+		case readErr != nil && fatal(readErr):
+			err = readErr
+		case readErr == nil && decodeAs(q, cl.offset, r, &v) == nil:
 			if filter.wants(&v, &f.sql) {
 				m = new(Message)
 				f.fill(m, q, &v, r)
@@ -43,12 +48,13 @@ func (f *fetcher) restore(q *queue, cl claim, filter *Filter) (m *Message, found
 		}
 		return false
 	})
-	return m, found
+	return m, found, err
 }
 
 // restoreEntries looks for the messages of offsets from <= o < to and puts the
-// entries of those it finds right.
-func (b *Broker) restoreEntries(q *queue, from, to Offset) {
+// entries of those it finds right. After an error those it has not found may be
+// there.
+func (b *Broker) restoreEntries(q *queue, from, to Offset) error {
 	begin, end := b.log.Start(), b.log.Written()
 	if at, ok := b.neighbour(q, from-1, -1); ok {
 		begin = at
@@ -72,9 +78,14 @@ func (b *Broker) restoreEntries(q *queue, from, to Offset) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errStopScan) {
-		b.opts.Logger.Warn("scan for queue entries", "queue", q.name(), "from", from, "to", to, "err", err)
+	if err == nil || errors.Is(err, errStopScan) {
+		return nil
 	}
+	b.opts.Logger.Warn("scan for queue entries", "queue", q.name(), "from", from, "to", to, "err", err)
+	if fatal(err) {
+		return err
+	}
+	return nil
 }
 
 var errStopScan = errors.New("mq: scan ended")
@@ -127,9 +138,13 @@ func (c *cursor) fillHolesLocked() {
 	c.hole, c.waiting, c.seeking = false, true, true
 	g.mu.Unlock()
 	to := endOfHoles(c.queue, from)
-	g.b.restoreEntries(c.queue, from, to)
+	err := g.b.restoreEntries(c.queue, from, to)
 	g.mu.Lock()
 	c.waiting, c.seeking = false, false
+	if err != nil {
+		c.unreadableLocked(err) // and then it looks again: nothing is lost yet
+		return
+	}
 	c.sound = max(c.sound, to)
 	c.scheduleLocked() // arrivals meanwhile, or another owner
 }

@@ -184,10 +184,9 @@ func (l *powerRun) lookInLog() (found, copies map[*powerMessage]bool) {
 			return err
 		}
 		m := l.numbers[numberOf(v.Body)]
-		if v.Origin() != nil {
-			if l.stats.parked++; m == nil || m.refused || m.gone {
-				l.flawLocked("at %d is a copy of what there is not: %.40q", r.Position, v.Body)
-			}
+		if from := v.Origin(); from != nil { // which may have been dropped
+			l.stats.parked++
+			l.judge.Add(l.seen(history.OpRead, m, v.Body, from.Queue, from.Offset))
 			copies[m] = true
 			return nil
 		}

@@ -94,9 +94,7 @@ func (u *upkeep) run() {
 			u.tellPoisoned(err)
 		case <-u.retain:
 			u.answer()
-			if u.failed {
-				timer.Reset(retainEvery)
-			}
+			u.retry(timer)
 			continue
 		case <-timer.C:
 			if u.failed {
@@ -114,6 +112,13 @@ func (u *upkeep) run() {
 		if wait := u.rest(); wait > 0 {
 			timer.Reset(wait)
 		}
+	}
+}
+
+// retry has a checkpoint that failed tried again by time.
+func (u *upkeep) retry(timer *time.Timer) {
+	if u.failed {
+		timer.Reset(retainEvery)
 	}
 }
 

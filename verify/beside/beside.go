@@ -84,7 +84,7 @@ func test(pkg, name string, args func(*lab.Env) []string) func(context.Context, 
 }
 
 // kept lines of what a test that failed printed at last are among the problems.
-const kept = 60
+const kept = 600
 
 // run runs one test. Its rows are those that it logs; one that fails without is a
 // row, too.

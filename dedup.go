@@ -319,15 +319,8 @@ func (o *outgoing) suspected(now int64) (bool, error) {
 	return r.suspect != 0, nil
 }
 
-// once reports whether a message is to be stored, and folds its key if so. The
-// append lock is held.
-func (o *outgoing) once(f *commitlog.Frame) bool {
-	if o.repeat.twin != 0 || o.repeat.of != 0 {
-		return false
-	}
-	o.topic.window.Load().add(sentKey{o.repeat.hash, f.Position(), f.Now()})
-	return true
-}
+// repeats reports whether a message is not to be stored.
+func (o *outgoing) repeats() bool { return o.repeat.twin != 0 || o.repeat.of != 0 }
 
 // appendNew is appendMessages when some of the messages may be repeats. They are
 // compared with what is in the log outside the lock; whatever comes meanwhile is

@@ -67,10 +67,14 @@ func (b *Broker) placeAll(f *commitlog.Frame, out []outgoing) error {
 	}
 	for i := range out {
 		o := &out[i]
-		if o.message.DedupKey != "" && !o.once(f) {
+		if o.repeats() {
 			continue
 		}
+		at := f.Position()
 		b.place(f, o)
+		if o.message.DedupKey != "" { // with the time that the record has: the clock goes on
+			o.topic.window.Load().add(sentKey{o.repeat.hash, at, o.head.StoredAt})
+		}
 		b.state.messages++
 		b.state.bodyBytes += int64(len(o.message.Body))
 	}

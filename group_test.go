@@ -522,7 +522,7 @@ func TestStrategyKnowsNoRetries(t *testing.T) {
 			b := mqtest.OpenMemory(t, written())
 			createTopic(t, b, "T", 2)
 			p := poison{bad: badKeys("bad")}
-			o := mq.PushOptions{Instance: "a", Strategy: lists, Ordered: ordered, PrefetchMessages: 8}
+			o := mq.PushOptions{Instance: "a", Strategy: lists, Ordered: ordered, PrefetchMessages: 4} // so one that waits is a part that is parked
 			one := push(t, b, "G", "T", p.handle, &o)
 			o.Instance = "b"
 			two := push(t, b, "G", "T", p.handle, &o)

@@ -515,7 +515,7 @@ func TestParkedConsumedOutOfOrder(t *testing.T) {
 		b := mqtest.OpenMemory(t, written())
 		createTopic(t, b, "T", 1)
 		p := poison{bad: badKeys("bad")}
-		ordered := &mq.PushOptions{Ordered: true, PrefetchMessages: 8}
+		ordered := &mq.PushOptions{Ordered: true, PrefetchMessages: 4} // so one that waits is a part that is parked
 		c := push(t, b, "G", "T", p.handle, ordered)
 		sendKeyed(t, b, "T", 0, 20, "bad")
 		pass(100 * time.Millisecond)
@@ -547,7 +547,7 @@ func TestParkedRefused(t *testing.T) {
 		b := mqtest.OpenMemory(t, written())
 		createTopic(t, b, "T", 2)
 		p := poison{bad: badKeys("bad")}
-		o := &mq.PushOptions{Ordered: true, PrefetchMessages: 8}
+		o := &mq.PushOptions{Ordered: true, PrefetchMessages: 4} // so one that waits is a part that is parked
 		push(t, b, "G", "T", p.handle, o)
 		sendKeyed(t, b, "T", 0, 100, "bad1", "bad2", "bad3")
 		pass(100 * time.Millisecond)

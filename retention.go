@@ -13,15 +13,15 @@ import (
 	"github.com/pocketmq/mq/internal/coord"
 )
 
-// allow is asked by the log before it makes another segment: also while it is
-// being opened, when b.log is not known yet.
-func (b *Broker) allow(total int64) error {
+// allow is asked by the log of so many bytes before it makes a segment of more:
+// also while it is being opened, when b.log is not known yet.
+func (b *Broker) allow(bytes, more int64) error {
 	limit := b.opts.Retention.MaxBytes
 	if limit <= 0 {
 		return nil
 	}
-	if err := b.upkeep.ask(total, limit); err != nil {
-		return fmt.Errorf("%w: %d bytes, Retention.MaxBytes is %d", err, total, limit)
+	if err := b.upkeep.ask(bytes, more, limit); err != nil {
+		return fmt.Errorf("%w: %d bytes and %d more, Retention.MaxBytes is %d", err, bytes, more, limit)
 	}
 	return nil
 }
@@ -86,10 +86,10 @@ func (b *Broker) condemn() (end coord.Position, bytes int64, segments int) {
 // reaches to the base of the next one, and not to the end of its last frame.
 func (b *Broker) disposable() (end coord.Position, bytes int64, segments int) {
 	all := b.log.Segments()
-	total := allocated(all)
+	total, room := allocated(all), b.roomFor(all[len(all)-1])
 	heldBy, held := "", int64(0)
 	for i, s := range all[:len(all)-1] {
-		if !s.Sealed || !b.tooOld(s) && !b.tooMuch(total) {
+		if !s.Sealed || !b.tooOld(s) && !b.tooMuch(total, room) {
 			break
 		}
 		if b.journal != nil && int64(s.End) > b.upkeep.checkpointed.Load() {
@@ -117,11 +117,20 @@ func (b *Broker) tooOld(s commitlog.Segment) bool {
 	return age >= 0 && time.Since(s.LastStored) >= age
 }
 
-// tooMuch reports whether the log leaves no room for another segment of the
-// size it would take.
-func (b *Broker) tooMuch(total int64) bool {
+// tooMuch reports whether the log leaves no room.
+func (b *Broker) tooMuch(total, room int64) bool {
 	limit := b.opts.Retention.MaxBytes
-	return limit > 0 && total+b.opts.SegmentBytes > limit
+	return limit > 0 && total+room > limit
+}
+
+// roomFor returns what retention has to leave room for: another segment of the
+// size it would take, or the larger one that a large frame waits for. Where that
+// has no place beside the active segment, nothing is dropped for it.
+func (b *Broker) roomFor(active commitlog.Segment) int64 {
+	if more := b.upkeep.asked().more; more > b.opts.SegmentBytes && !b.tooMuch(active.Bytes, more) {
+		return more
+	}
+	return b.opts.SegmentBytes
 }
 
 // holder returns the name of a group that has yet to consume a message stored

@@ -172,6 +172,25 @@ func TestFullStore(t *testing.T) {
 	}
 }
 
+// TestRoomForLargeFrame: a message larger than a segment has more dropped than
+// others, if that helps.
+func TestRoomForLargeFrame(t *testing.T) {
+	t.Parallel()
+	o := small(mq.Retention{MaxBytes: 8 << 20})
+	o.MaxBodyBytes = 15 << 20
+	b := mqtest.Open(t, o)
+	createTopic(t, b, "T", 1)
+	fill(t, b, "T", 0, 200)
+	p, from := newProducer(t, b, nil), start(t, b, "T")
+	_, err := p.Send(t.Context(), &mq.Message{Topic: "T", Body: make([]byte, 8<<20)})
+	require.ErrorIs(t, err, mq.ErrFull)
+	require.Less(t, start(t, b, "T"), from+32, "it has no place whatever goes")
+	_, err = p.Send(t.Context(), &mq.Message{Topic: "T", Body: make([]byte, 4<<20)})
+	require.NoError(t, err)
+	require.Greater(t, start(t, b, "T"), from)
+	require.LessOrEqual(t, b.Stats().LogBytes, int64(8<<20))
+}
+
 // TestDropUnconsumed is RocketMQ's way: the oldest go, whoever needs them, and
 // those who do are told what they missed.
 func TestDropUnconsumed(t *testing.T) {

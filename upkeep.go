@@ -3,6 +3,7 @@ package mq
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,10 +36,12 @@ type upkeep struct {
 	mu        sync.Mutex // protects everything below
 	heldBy    string     // for Stats
 	heldBytes int64
-	asked     int   // times the log asked for room
-	askedAt   int64 // what dropped was when it did last
-	full      bool  // the answer to that: nothing could be dropped
+	question  question // what the log asked last, none if it has the room
+	full      int64    // the answer to that: so much, or more, has no room
 }
+
+// question is whether a log of so many bytes may have more.
+type question struct{ bytes, more int64 }
 
 const (
 	retainEvery = 10 * time.Second
@@ -47,10 +50,12 @@ const (
 	// full, so that a checkpoint can still be written.
 	reserveName  = "RESERVE"
 	reserveBytes = mib
+
+	nothingFull = math.MaxInt64
 )
 
 func (u *upkeep) init(b *Broker) {
-	u.b = b
+	u.b, u.full = b, nothingFull
 	u.flush = make(chan struct{}, 1)
 	u.checkpoint = make(chan struct{}, 1)
 	u.retain = make(chan struct{}, 1)
@@ -135,33 +140,37 @@ func (u *upkeep) rest() time.Duration {
 	return max(retainEvery, age-time.Since(oldest.LastStored))
 }
 
-// ask says whether the log may become total bytes large. If that is beyond limit
+// ask says whether a log of so many bytes may have more. If that is beyond limit
 // only retention can tell, so senders wait until it has run; then the log asks
 // again.
-func (u *upkeep) ask(total, limit int64) error {
+func (u *upkeep) ask(bytes, more, limit int64) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	full := u.full
-	u.full = false
-	u.asked++
+	u.full, u.question = nothingFull, question{}
 	switch {
-	case total <= limit:
+	case bytes+more <= limit:
 		return nil
-	case full:
+	case more >= full:
 		return ErrFull
 	}
-	u.askedAt = u.dropped.Load()
+	u.question = question{bytes, more}
 	poke(u.retain)
 	return commitlog.ErrLater
 }
 
+func (u *upkeep) asked() question {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.question
+}
+
 // answer makes room for the log if it can, and has it ask again. It is the last
 // word on whether the store is full, so what only waits for its checkpoint gets
-// one.
+// one. What the log counted when it asked may be dropped, or become more, before
+// it asks again: full is what has no room now.
 func (u *upkeep) answer() {
-	u.mu.Lock()
-	asked := u.asked
-	u.mu.Unlock()
+	asked, dropped := u.asked(), u.dropped.Load()
 	for _, s := range u.b.log.Segments() {
 		if s.Sealed && u.b.journal != nil && int64(s.End) > u.checkpointed.Load() {
 			u.runCheckpoint()
@@ -170,8 +179,11 @@ func (u *upkeep) answer() {
 	}
 	u.runRetention()
 	u.mu.Lock()
-	if u.asked == asked { // else there was room meanwhile, or another answer is due
-		u.full = u.dropped.Load() == u.askedAt
+	waits := asked != question{} && asked == u.question // else another answer is due, if any
+	if waits && u.dropped.Load() == dropped {
+		if allocated(u.b.log.Segments())+asked.more > u.b.opts.Retention.MaxBytes {
+			u.full = asked.more
+		}
 	}
 	u.mu.Unlock()
 	u.b.log.Poke()

@@ -70,10 +70,10 @@ type Options struct {
 	// for a payload that cannot be one; it is asked about damaged bytes too.
 	HeadLen func(payload []byte) (int, bool)
 
-	// Allow is asked before a new segment would make the log total bytes large.
-	// Its error goes to those who wait for room, but for ErrLater, with which they
-	// go on waiting. Nil allows everything.
-	Allow func(total int64) error
+	// Allow is asked before a log of so many bytes gets a segment of more. Its error
+	// goes to those who wait for room, but for ErrLater, with which they go on
+	// waiting until Poke has it asked again. Nil allows everything.
+	Allow func(bytes, more int64) error
 
 	// Sealed is called after a segment was sealed, outside all locks and one
 	// call after another. It must not call Close. May be nil.
@@ -112,7 +112,7 @@ func (o Options) prepared() (Options, error) {
 		o.CacheBytes = DefaultCacheBytes
 	}
 	if o.Allow == nil {
-		o.Allow = func(int64) error { return nil }
+		o.Allow = func(int64, int64) error { return nil }
 	}
 	if o.Sealed == nil {
 		o.Sealed = func() {}

@@ -44,19 +44,24 @@ type plan struct {
 	least    int64    // what is tried if space is short
 	old      *segment // unused and too small: goes first
 	ask      want
+	large    bool // the frame asked for does not fit in what others are content with
 }
 
 // prepareSuccessor makes the segment behind the active one, if it is time or
 // somebody waits for it.
 func (l *Log) prepareSuccessor() {
-	undecided := l.reviewOverdraft()
+	refused := l.reviewOverdraft()
 	l.appendMu.Lock()
-	p, todo := l.planLocked(undecided)
+	p, todo := l.planLocked(errors.Is(refused, ErrLater))
 	l.appendMu.Unlock()
 	if !todo {
 		return
 	}
-	refused := l.opts.Allow(l.bytes() + p.capacity)
+	// What is too much already is too much with a successor. Allow is not asked
+	// again: its answer counts once.
+	if refused == nil {
+		refused = l.opts.Allow(l.bytes(), p.capacity)
+	}
 	if refused != nil {
 		if !p.ask.reserved {
 			l.refuse(p, refused)
@@ -94,10 +99,12 @@ func (l *Log) planLocked(undecided bool) (p plan, todo bool) {
 		}
 		return plan{}, false
 	}
+	ordinary := l.ordinaryCapacityLocked()
 	return plan{
 		base: l.active.next(), old: l.next, ask: ask,
-		capacity: capacityFor(ask.need, l.ordinaryCapacityLocked()),
+		capacity: capacityFor(ask.need, ordinary),
 		least:    capacityFor(ask.need, l.leastCapacity()),
+		large:    l.next != nil || ask.need > roomIn(ordinary),
 	}, true
 }
 
@@ -268,7 +275,7 @@ func (l *Log) refuse(p plan, refused error) {
 		return // Poke follows
 	}
 	no := refusal{err: refused}
-	if p.old != nil {
+	if p.large { // others may find what they need
 		no.need = p.ask.need
 	}
 	l.appendMu.Lock()
@@ -278,8 +285,8 @@ func (l *Log) refuse(p plan, refused error) {
 }
 
 // reviewOverdraft opens segments that were made against Options.Allow to
-// everybody, if it has changed its mind. It is true if Allow does not know yet.
-func (l *Log) reviewOverdraft() (undecided bool) {
+// everybody, if it has changed its mind. It returns what Allow says.
+func (l *Log) reviewOverdraft() (refused error) {
 	l.appendMu.Lock()
 	drawn, unused := l.overdrawnLocked(), int64(0)
 	if l.next != nil {
@@ -287,23 +294,23 @@ func (l *Log) reviewOverdraft() (undecided bool) {
 	}
 	l.appendMu.Unlock()
 	if !drawn {
-		return false
+		return nil
 	}
-	refused := l.opts.Allow(l.bytes() + unused)
+	refused = l.opts.Allow(l.bytes(), unused)
 	if errors.Is(refused, ErrLater) {
-		return true // what was said before holds until then
+		return refused // what was said before holds until then
 	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	l.noRoom[Wait], l.noRoom[Try] = refusal{err: refused}, refusal{err: refused}
 	if refused != nil {
-		return false
+		return refused
 	}
 	l.active.overdraft.Store(false)
 	if l.next != nil {
 		l.next.overdraft.Store(false)
 	}
-	return false
+	return nil
 }
 
 func (l *Log) overdrawnLocked() bool {

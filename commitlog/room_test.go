@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -252,8 +253,8 @@ func TestAllow(t *testing.T) {
 	o.SegmentBytes = 64 << 10
 	var limit atomic.Int64
 	limit.Store(128 << 10)
-	o.Allow = func(total int64) error {
-		if total > limit.Load() {
+	o.Allow = func(bytes, more int64) error {
+		if bytes+more > limit.Load() {
 			return full
 		}
 		return nil
@@ -332,7 +333,7 @@ func TestRollWhileSuccessorIsReplaced(t *testing.T) {
 		var bodies []string
 		var rolls atomic.Bool
 		rolled := make(chan struct{})
-		o.Allow = func(int64) error { // between the plan and its execution
+		o.Allow = func(_, _ int64) error { // between the plan and its execution
 			if rolls.Swap(false) {
 				defer close(rolled)
 				for len(l.Segments()) == 1 {
@@ -375,9 +376,9 @@ func TestUndecidedWaitsAsleep(t *testing.T) {
 		reserved, cancel := context.WithCancel(t.Context())
 		left := make(chan struct{})
 		decided := false
-		o.Allow = func(total int64) error {
+		o.Allow = func(bytes, more int64) error {
 			switch n := asked.Add(1); {
-			case total <= o.SegmentBytes || decided || n > 1000:
+			case bytes+more <= o.SegmentBytes || decided || n > 1000:
 				return nil
 			case n == 2: // who asked has gone when the segment is there
 				cancel()
@@ -406,6 +407,53 @@ func TestUndecidedWaitsAsleep(t *testing.T) {
 		decided = true
 		l.Poke()
 		require.NoError(t, <-got)
+		require.NoError(t, l.Close())
+	})
+}
+
+// An answer of Options.Allow that came late, and counts once, is for all that the
+// log makes of it: what was prepared for Reserved, and what is to be.
+func TestLateAnswerCountsOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("store is full")
+		o, _ := memOptions(t)
+		o.SegmentBytes = 64 << 10
+		var l *commitlog.Log
+		var asked, answered atomic.Int64
+		o.Allow = func(bytes, more int64) error {
+			switch asked.Add(1); {
+			case bytes+more <= 2*o.SegmentBytes || asked.Load() > 1000:
+				return nil
+			case answered.Swap(0) > 0:
+				return full
+			}
+			time.AfterFunc(time.Millisecond, func() {
+				answered.Store(1)
+				l.Poke()
+			})
+			return commitlog.ErrLater
+		}
+		l, _, err := commitlog.Open(o, commitlog.Start{}, nil)
+		require.NoError(t, err)
+		require.ErrorIs(t, fill(t, l, commitlog.Wait, 500), full)
+		for len(l.Segments()) < 3 {
+			_, _, err := tryPut(t.Context(), l, commitlog.Reserved, string(make([]byte, 500)))
+			require.NoError(t, err)
+		}
+		for range 100 { // past where its successor is wanted
+			_, _, err := tryPut(t.Context(), l, commitlog.Reserved, string(make([]byte, 500)))
+			require.NoError(t, err)
+			asked.Store(0)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.Less(t, asked.Load(), int64(10), "while nothing happens")
+			within, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, _, err = tryPut(within, l, commitlog.Wait, string(make([]byte, 500)))
+			cancel()
+			require.ErrorIs(t, err, full)
+			require.Less(t, asked.Load(), int64(10))
+		}
 		require.NoError(t, l.Close())
 	})
 }

@@ -311,10 +311,10 @@ func (o *outgoing) suspected(now int64) (bool, error) {
 	if w == nil {
 		return false, fmt.Errorf("%w: topic %q, DedupKey %.60q", ErrNoDedupWindow, o.topic.name, o.message.DedupKey)
 	}
-	r := &o.repeat
-	if r.twin != 0 || r.of != 0 {
+	if o.repeats() {
 		return false, nil
 	}
+	r := &o.repeat
 	r.suspect = w.find(r.hash, now, r.differ)
 	return r.suspect != 0, nil
 }
@@ -335,7 +335,7 @@ func (b *Broker) appendNew(ctx context.Context, room commitlog.Room, out []outgo
 					return 0, b.noted(err)
 				}
 			}
-			if o.repeat.of == 0 && o.repeat.twin == 0 {
+			if !o.repeats() {
 				left++
 			}
 		}

@@ -105,7 +105,8 @@ func openOn(t testing.TB, fs vfs.FS, o *Options) *Broker {
 	return b
 }
 
-// pollNow returns what a poll gets without waiting for anything to arrive.
+// pollNow returns what a poll gets without waiting for anything to arrive. Its
+// millisecond is one of a bubble (testing/synctest), or nothing may be there in it.
 func pollNow(t testing.TB, c *PullConsumer) (bodies []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -44,13 +45,15 @@ func TestOneGroupOfAName(t *testing.T) {
 // is writing one down, does not write another one over it.
 func TestOneStart(t *testing.T) {
 	t.Parallel()
-	b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
-	sendNumbers(t, b, 0, 3)
-	c := subscribed(t, b, "G")
-	require.Equal(t, numbersTo(3), pollAll(t, c))
-	require.NoError(t, c.Commit(t.Context()))
-	_, err := b.names.group(groupKey{name: "G"}).appendStart(b.names.topic("T"), Earliest, nil, false)
-	require.ErrorIs(t, err, errStartThere)
-	require.Zero(t, lagOf(t, b))
-	require.NoError(t, b.Close())
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		sendNumbers(t, b, 0, 3)
+		c := subscribed(t, b, "G")
+		require.Equal(t, numbersTo(3), pollAll(t, c))
+		require.NoError(t, c.Commit(t.Context()))
+		_, err := b.names.group(groupKey{name: "G"}).appendStart(b.names.topic("T"), Earliest, nil, false)
+		require.ErrorIs(t, err, errStartThere)
+		require.Zero(t, lagOf(t, b))
+		require.NoError(t, b.Close())
+	})
 }

@@ -242,22 +242,24 @@ func eat(t *testing.T, b *Broker) (sent int) {
 // the default one, and everything can be read through it.
 func TestSmallestCache(t *testing.T) {
 	t.Parallel()
-	for cacheBytes, again := range map[int64]bool{-1: true, 0: false} {
-		b := openOn(t, newTestFS(), &Options{
-			Durability: Written, DefaultQueues: 1, DisableMmap: true, CacheBytes: cacheBytes,
-		})
-		p, err := b.NewProducer(nil)
-		require.NoError(t, err)
-		for range 8 {
-			_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 60*kib)})
+	synctest.Test(t, func(t *testing.T) {
+		for cacheBytes, again := range map[int64]bool{-1: true, 0: false} {
+			b := openOn(t, newTestFS(), &Options{
+				Durability: Written, DefaultQueues: 1, DisableMmap: true, CacheBytes: cacheBytes,
+			})
+			p, err := b.NewProducer(nil)
 			require.NoError(t, err)
+			for range 8 {
+				_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 60*kib)})
+				require.NoError(t, err)
+			}
+			require.Len(t, pollAll(t, subscribed(t, b, "G")), 8)
+			first := b.log.Stats().CacheMisses
+			require.Positive(t, first)
+			require.Len(t, pollAll(t, subscribed(t, b, "Other")), 8)
+			require.Equal(t, again, b.log.Stats().CacheMisses > first, "CacheBytes %d", cacheBytes)
 		}
-		require.Len(t, pollAll(t, subscribed(t, b, "G")), 8)
-		first := b.log.Stats().CacheMisses
-		require.Positive(t, first)
-		require.Len(t, pollAll(t, subscribed(t, b, "Other")), 8)
-		require.Equal(t, again, b.log.Stats().CacheMisses > first, "CacheBytes %d", cacheBytes)
-	}
+	})
 }
 
 // TestBacklogIsHandledAtOnce: slow handlers run Concurrency at once, also where

@@ -106,35 +106,37 @@ func writeFuzzy(t *testing.T, b *Broker, meanwhile func()) {
 // hides one from a group that has yet to see it.
 func TestFuzzyCheckpoint(t *testing.T) {
 	t.Parallel()
-	dir, killed := t.TempDir(), t.TempDir()
-	b := openDir(t, dir)
-	c := subscribed(t, b, "G")
-	subscribed(t, b, "Other")
-	sendNumbers(t, b, 0, 5)
-	writeFuzzy(t, b, func() {
-		sendNumbers(t, b, 5, 10)
-		ms, err := c.Poll(t.Context(), 10)
-		require.NoError(t, err)
-		require.Len(t, ms, 10)
-		require.NoError(t, c.Commit(t.Context(), ms[8]))
-	})
-	// What a kill leaves: the log as it is in the page cache, and that checkpoint.
-	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+	synctest.Test(t, func(t *testing.T) {
+		dir, killed := t.TempDir(), t.TempDir()
+		b := openDir(t, dir)
+		c := subscribed(t, b, "G")
+		subscribed(t, b, "Other")
+		sendNumbers(t, b, 0, 5)
+		writeFuzzy(t, b, func() {
+			sendNumbers(t, b, 5, 10)
+			ms, err := c.Poll(t.Context(), 10)
+			require.NoError(t, err)
+			require.Len(t, ms, 10)
+			require.NoError(t, c.Commit(t.Context(), ms[8]))
+		})
+		// What a kill leaves: the log as it is in the page cache, and that checkpoint.
+		require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
 
-	b = openDir(t, killed)
-	require.False(t, b.Recovery().Rebuilt, "the checkpoint is used")
-	// The entries themselves: a hole would be filled from the log, at the price
-	// of a scan.
-	var entries [11]consumequeue.Entry
-	n, err := queueOne(t, b).entries.Read(0, entries[:])
-	require.NoError(t, err)
-	require.Equal(t, 10, n)
-	for off, e := range entries[:n] {
-		require.False(t, e.Hole(), "offset %d", off)
-	}
-	require.Equal(t, numbersTo(10), pollNow(t, subscribed(t, b, "Other")))
-	require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "9"}, pollNow(t, subscribed(t, b, "G")))
-	require.Zero(t, b.Stats().Missed)
+		b = openDir(t, killed)
+		require.False(t, b.Recovery().Rebuilt, "the checkpoint is used")
+		// The entries themselves: a hole would be filled from the log, at the price
+		// of a scan.
+		var entries [11]consumequeue.Entry
+		n, err := queueOne(t, b).entries.Read(0, entries[:])
+		require.NoError(t, err)
+		require.Equal(t, 10, n)
+		for off, e := range entries[:n] {
+			require.False(t, e.Hole(), "offset %d", off)
+		}
+		require.Equal(t, numbersTo(10), pollNow(t, subscribed(t, b, "Other")))
+		require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "9"}, pollNow(t, subscribed(t, b, "G")))
+		require.Zero(t, b.Stats().Missed)
+	})
 }
 
 // TestAckedOffsetsAreNotGivenAgain: where damage has taken the newest messages,

@@ -132,7 +132,8 @@ var (
 	ErrBackpressure = commitlog.ErrBackpressure
 
 	// ErrFull says that the store is at Retention.MaxBytes and everything in it
-	// has yet to be consumed. The message is not stored.
+	// has yet to be consumed, or that the message is too large for that bound
+	// whatever is dropped. It is not stored.
 	ErrFull = errors.New("mq: store is full")
 
 	// ErrDiskFull says that the file system has no room for another segment.

@@ -237,6 +237,27 @@ func TestOnlyTheEngineSendsThere(t *testing.T) {
 	require.Len(t, deadLetters(t, b, "G"), 1, "looking takes nothing away")
 }
 
+// TestKeeperIsNoGroup: what the engine keeps dead letters by cannot be moved, copied
+// to or deleted, which would lose them.
+func TestKeeperIsNoGroup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 1)
+		push(t, b, "G", "T", func(context.Context, *mq.Message) error { return mq.Discard(errBroken) }, nil)
+		sendBodies(t, b, "T", 3)
+		pass(time.Second)
+		keeper := mq.DeadLetterTopic("G")
+		require.ErrorIs(t, b.ResetOffset(keeper, keeper, mq.Latest), mq.ErrGroupNotFound)
+		require.ErrorIs(t, b.CopyOffsets("G", keeper, keeper), mq.ErrNotAssigned)
+		require.ErrorIs(t, b.CopyOffsets(keeper, "G", keeper), mq.ErrGroupNotFound)
+		require.ErrorIs(t, b.DeleteGroup(keeper), mq.ErrGroupNotFound)
+		_, err := b.Offsets(keeper, keeper)
+		require.ErrorIs(t, err, mq.ErrGroupNotFound)
+		require.Len(t, deadLetters(t, b, "G"), 3)
+	})
+}
+
 // TestResentWithoutMembers: dead letters that are sent again while the group has no
 // member wait for one like all that it has yet to consume.
 func TestResentWithoutMembers(t *testing.T) {

@@ -63,8 +63,12 @@ func (b *Broker) resetOffsets(groupName, topicName string, to Whence, meant func
 	}
 	b.members.Lock()
 	defer b.unlockMembers()
-	groups := slices.DeleteFunc(b.names.groupsNamed(groupName), func(g *group) bool { return !meant(g) })
-	if len(groups) == 0 || groupName == "" {
+	groups, err := b.knownGroup(groupName)
+	if err != nil {
+		return err
+	}
+	groups = slices.DeleteFunc(groups, func(g *group) bool { return !meant(g) })
+	if len(groups) == 0 {
 		return fmt.Errorf("%w: %q", ErrGroupNotFound, groupName)
 	}
 	for _, g := range groups {

@@ -184,8 +184,10 @@ func (g *group) parked() (n int64) {
 	return n
 }
 
+// knownGroup returns the groups of that name. The keeper of dead letters is the
+// engine's own: who has it reset, or deleted, would lose them.
 func (b *Broker) knownGroup(name string) ([]*group, error) {
-	if name != "" {
+	if name != "" && !derived(name) {
 		if groups := b.names.groupsNamed(name); len(groups) > 0 {
 			return groups, nil
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
 // When opening.
@@ -16,7 +18,7 @@ var (
 // When appending or waiting.
 var (
 	// ErrClosed means that the log was closed.
-	ErrClosed = errors.New("commitlog: log is closed")
+	ErrClosed = vfs.ErrClosed
 
 	// ErrPoisoned means that a sync, a store or a load of mapped bytes failed
 	// earlier. What the log says about durability could no longer be trusted, so

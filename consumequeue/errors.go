@@ -1,6 +1,10 @@
 package consumequeue
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/pocketmq/mq/internal/vfs"
+)
 
 // Errors of reading and patching.
 var (
@@ -27,5 +31,5 @@ var (
 	ErrState = errors.New("consumequeue: state does not fit")
 
 	// ErrClosed is returned by what needs a file after Close.
-	ErrClosed = errors.New("consumequeue: closed")
+	ErrClosed = vfs.ErrClosed
 )

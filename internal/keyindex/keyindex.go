@@ -29,7 +29,7 @@ import (
 
 var (
 	// ErrClosed is returned by what needs a file after Close.
-	ErrClosed = errors.New("keyindex: closed")
+	ErrClosed = vfs.ErrClosed
 
 	// ErrCorrupt is what errors.Is finds in a *CorruptError.
 	ErrCorrupt = errors.New("keyindex: file damaged")

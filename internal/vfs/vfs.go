@@ -11,7 +11,15 @@
 // Mapping states for itself.
 package vfs
 
-import "io"
+import (
+	"errors"
+	"io"
+)
+
+// ErrClosed is what all that keep files of a store return after their Close. It is
+// one error, so that who asks a store that is being closed need not know which of
+// its parts was first.
+var ErrClosed = errors.New("mq: closed")
 
 // FS is a file system. Errors satisfy errors.Is with fs.ErrNotExist,
 // fs.ErrExist and syscall.ENOSPC where those are the cause.

@@ -18,6 +18,7 @@ type settled struct {
 	queue *queue
 	start coord.Position // the record their delivery counted from
 	spans []span         // ascending, not overlapping
+	stale bool           // set by appendAcks: it was left out
 }
 
 // appendAcks logs that the group is done with these offsets, in one frame, and
@@ -29,8 +30,10 @@ func (g *group) appendAcks(acks []settled) (end coord.Position, err error) {
 		var records []record.Ack
 		var layout commitlog.Layout
 		b.log.Exclusive(func() {
-			for _, a := range acks {
-				if g.currentStart(a.queue.topic.id) == a.start {
+			for i := range acks {
+				a := &acks[i]
+				a.stale = g.currentStart(a.queue.topic.id) != a.start
+				if !a.stale {
 					records = append(records, record.Ack{
 						Group: g.id, Start: a.start, Topic: a.queue.topic.id, Queue: a.queue.id, Ranges: a.spans,
 					})

@@ -160,7 +160,7 @@ func (b *Broker) PurgeDeadLetters(groupName string, ids ...MessageID) (purged in
 		if len(spans) == 0 {
 			return 0, nil
 		}
-		if _, err := y.keeper.appendAcks([]settled{{y.queue, start, spans}}); err != nil {
+		if _, err := y.keeper.appendAcks([]settled{{queue: y.queue, start: start, spans: spans}}); err != nil {
 			return 0, err
 		}
 		for _, s := range spans {
@@ -169,7 +169,7 @@ func (b *Broker) PurgeDeadLetters(groupName string, ids ...MessageID) (purged in
 		return purged, nil
 	}
 	return y.pick(ids, func(_ *Message, cl claim, start coord.Position) error {
-		_, err := y.keeper.appendAcks([]settled{{y.queue, start, []span{{From: cl.offset, To: cl.offset + 1}}}})
+		_, err := y.keeper.appendAcks([]settled{{queue: y.queue, start: start, spans: []span{{From: cl.offset, To: cl.offset + 1}}}})
 		return err
 	})
 }

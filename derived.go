@@ -110,7 +110,7 @@ type moved struct {
 
 // moveOne begins to move one message.
 func moveOne(g *group, q *queue, start coord.Position, off Offset) *moved {
-	return &moved{group: g, from: settled{q, start, []span{{From: off, To: off + 1}}}, out: make([]outgoing, 1)}
+	return &moved{group: g, from: settled{queue: q, start: start, spans: []span{{From: off, To: off + 1}}}, out: make([]outgoing, 1)}
 }
 
 // appendMoved stores the copies and acknowledges the originals. ErrStale: those

@@ -282,7 +282,7 @@ func (c *PullConsumer) polled() (acks []settled, skipped []passed, err error) {
 		// Poll went past them: they are in.
 		skipped = append(skipped, passed{cur, cur.start, cur.takeSkippedLocked()})
 		if spans := cur.polledLocked(); len(spans) > 0 {
-			acks = append(acks, settled{cur.queue, cur.start, spans})
+			acks = append(acks, settled{queue: cur.queue, start: cur.start, spans: spans})
 		}
 	}
 	return acks, skipped, nil
@@ -349,7 +349,7 @@ func (c *PullConsumer) delivered(ms []*Message) (acks []settled, skipped []passe
 			taken := passed{key.cursor, key.start, key.cursor.takeSkippedLocked()}
 			s, skipped = append(s, taken.spans...), append(skipped, taken)
 		}
-		acks = append(acks, settled{key.cursor.queue, key.start, joinSpans(s)})
+		acks = append(acks, settled{queue: key.cursor.queue, start: key.start, spans: joinSpans(s)})
 	}
 	return acks, skipped, nil
 }

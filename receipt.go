@@ -220,7 +220,7 @@ func (c *SimpleConsumer) settle(leases []*lease) (work []*settlement, refused in
 func (c *SimpleConsumer) acknowledge(work []*settlement) (end coord.Position, stale int, err error) {
 	acks := make([]settled, len(work))
 	for i, s := range work {
-		acks[i] = settled{s.cursor.queue, s.start, s.spans()}
+		acks[i] = settled{queue: s.cursor.queue, start: s.start, spans: s.spans()}
 	}
 	g := c.group
 	end, err = g.appendAcks(acks)
@@ -229,10 +229,12 @@ func (c *SimpleConsumer) acknowledge(work []*settlement) (end coord.Position, st
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, s := range work {
-		switch {
-		case s.start != s.cursor.start || s.cursor.retired:
+	for i, s := range work {
+		if acks[i].stale {
 			stale += len(s.held)
+		}
+		switch {
+		case s.start != s.cursor.start || s.cursor.retired: // what it does next is another's affair
 		case err == nil:
 			s.doneLocked()
 		default:

@@ -73,6 +73,39 @@ func TestAckNotStoredHoldsReceipts(t *testing.T) {
 	}
 }
 
+// TestAckedWhileItsQueueGoes: an acknowledgement that is stored is one, whoever has
+// the queue by then. A caller who is told that a receipt has expired undoes what it
+// did for the message, which would not come again.
+func TestAckedWhileItsQueueGoes(t *testing.T) {
+	t.Parallel()
+	for _, reset := range []bool{false, true} {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		sendNumbers(t, b, 0, 2)
+		c, err := b.NewSimpleConsumer("G", nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		ms, err := c.Receive(t.Context(), 2, time.Minute)
+		require.NoError(t, err)
+		leases, err := c.leasesOf(t.Context(), ms)
+		require.NoError(t, err)
+		work, refused, err := c.settle(leases)
+		require.NoError(t, err)
+		require.Zero(t, refused)
+		left, lag := 0, int64(0)
+		if reset {
+			require.NoError(t, b.ResetOffset("G", "T", Earliest))
+			left, lag = len(ms), int64(len(ms))
+		} else {
+			require.NoError(t, c.Unsubscribe("T"))
+		}
+		_, stale, err := c.acknowledge(work)
+		require.NoError(t, err)
+		require.Equal(t, left, stale, "reset: %v", reset)
+		require.Equal(t, lag, lagOf(t, b))
+		require.NoError(t, b.Close())
+	}
+}
+
 // TestAcknowledgedLeavesNothing: neither an entry in the heap until its time is
 // up, nor a timer.
 func TestAcknowledgedLeavesNothing(t *testing.T) {

@@ -96,7 +96,7 @@ func TestAckedWhileItsQueueGoes(t *testing.T) {
 			require.NoError(t, b.ResetOffset("G", "T", Earliest))
 			left, lag = len(ms), int64(len(ms))
 		} else {
-			require.NoError(t, c.Unsubscribe("T"))
+			require.NoError(t, c.Close())
 		}
 		_, stale, err := c.acknowledge(work)
 		require.NoError(t, err)

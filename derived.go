@@ -47,10 +47,11 @@ func (b *Broker) derivedTopic(ctx context.Context, name string, queues int) (*to
 }
 
 // retryTopic returns the group's retry topic, which its push consumers subscribe
-// to from the moment it is there.
+// to before anything is sent there: it may be there and they not, when one was
+// refused at first.
 func (g *group) retryTopic(ctx context.Context) (*topic, error) {
 	b := g.b
-	if t := b.names.topic(RetryTopic(g.name)); t != nil {
+	if t := b.names.topic(RetryTopic(g.name)); t != nil && t == g.retried.Load() {
 		return t, nil
 	}
 	t, err := b.derivedTopic(ctx, RetryTopic(g.name), 1)
@@ -64,6 +65,7 @@ func (g *group) retryTopic(ctx context.Context) (*topic, error) {
 			return nil, err
 		}
 	}
+	g.retried.Store(t)
 	return t, nil
 }
 

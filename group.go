@@ -72,6 +72,7 @@ type group struct {
 	name, instance string
 	id             coord.GroupID
 	policy         atomic.Pointer[policy] // nil: none; changed under the append lock
+	retried        atomic.Pointer[topic]  // the retry topic, once members were seen to subscribe to it
 
 	// Guarded by the append lock.
 	deleted bool

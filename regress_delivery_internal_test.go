@@ -425,3 +425,26 @@ func TestFailedCommitKeepsWhatWasSkipped(t *testing.T) {
 		require.Equal(t, Offset(2), offsets[0].Committed)
 	})
 }
+
+// TestRetriesSubscribedLater: the retry topic was made, and a member could not
+// subscribe to it at that moment. It does so before a message is sent there.
+func TestRetriesSubscribedLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		var handled atomic.Int64
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error {
+			if handled.Add(1) > 1 {
+				return nil
+			}
+			_, err := b.derivedTopic(context.Background(), RetryTopic("G"), 1)
+			return errors.Join(errors.New("not now"), err)
+		}, nil)
+		require.NoError(t, err)
+		sendNumbers(t, b, 0, 1)
+		require.NoError(t, c.Subscribe("T", All))
+		<-time.After(time.Hour)
+		require.Equal(t, int64(2), handled.Load())
+		require.NoError(t, b.Close())
+	})
+}

@@ -69,11 +69,11 @@ soak: ## joins, resets, slow handlers, reopens under the race detector (FOR=10m)
 	$(GO) test -C verify -race -count=1 -v -timeout 24h -run 'TestSoak$$' ./soak -for $(FOR)
 
 FOR      ?= 10m
-mutilate: ## every byte of every file cut, zeroed, overwritten or flipped (HOW=every: all four at each)
+mutilate: ## every byte of every file cut, zeroed, overwritten, flipped (HOW=turns: one of the four at each)
 	GOGC=400 $(GO) test -count=1 -run 'TestMutilate$$' -v -timeout 0 . -mutilate $(HOW)
 
 SEEDS    ?= 10000
-HOW      ?= turns
+HOW      ?= every
 FUZZTIME ?= 10s
 
 fuzz: ## every fuzz target for a while (FUZZTIME=10s)
@@ -83,7 +83,7 @@ fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 		done || exit 1; \
 	done
 
-verify: ## the fault lab in full, about two hours, as root; rivals too (ARGS="kill ext4" for some)
+verify: ## the fault lab in full, two to three hours, as root; rivals too (ARGS="kill ext4" for some)
 	$(GO) run ./verify/cmd/lab $(ARGS)
 
 verify-quick: ## a sample of each of its tools, under two minutes

@@ -42,7 +42,7 @@ var Mutilate = lab.Tool{
 		if e.Quick {
 			return []string{"-short"}
 		}
-		return []string{"-mutilate", "turns", "-mutilate.seed", fmt.Sprint(e.Seed)}
+		return []string{"-mutilate", "every", "-mutilate.seed", fmt.Sprint(e.Seed)}
 	}),
 }
 

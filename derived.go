@@ -39,7 +39,8 @@ func (b *Broker) derivedTopic(ctx context.Context, name string, queues int) (*to
 	if t := b.names.topic(name); t != nil {
 		return t, nil
 	}
-	err := b.createTopic(ctx, name, TopicConfig{Queues: queues, Durability: Written})
+	// Reserved: what is to be moved there may be what keeps the store full.
+	err := b.createTopic(ctx, commitlog.Reserved, name, TopicConfig{Queues: queues, Durability: Written})
 	if err != nil && !errors.Is(err, ErrTopicExists) {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func moveOne(g *group, q *queue, start coord.Position, off Offset) *moved {
 func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	ack := record.Ack{Group: v.group.id, Start: v.from.start, Topic: v.from.queue.topic.id, Queue: v.from.queue.id, Ranges: v.from.spans}
 	layout := layoutOf(v.out).Add(ack.Size())
-	end, err := b.log.Append(ctx, commitlog.Wait, layout, func(f *commitlog.Frame) error {
+	place := func(f *commitlog.Frame) error {
 		switch {
 		case b.sealed:
 			return ErrClosed
@@ -137,7 +138,13 @@ func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 		ack.Put(dst)
 		b.state.applyAck(&ack)
 		return nil
-	})
+	}
+	end, err := b.log.Append(ctx, commitlog.Wait, layout, place)
+	if errors.Is(err, ErrFull) {
+		// It is stored already, and its segment may only go when it has moved: one
+		// message that always fails would keep the store full for ever.
+		end, err = b.log.Append(ctx, commitlog.Reserved, layout, place)
+	}
 	if err != nil {
 		return b.noted(err)
 	}

@@ -99,15 +99,15 @@ func (b *Broker) CreateTopic(name string, config *TopicConfig) error {
 	}
 	setDefault(&c.Queues, b.opts.DefaultQueues)
 	setDefault(&c.Durability, b.opts.Durability)
-	return b.createTopic(context.Background(), name, c)
+	return b.createTopic(context.Background(), commitlog.Wait, name, c)
 }
 
-func (b *Broker) createTopic(ctx context.Context, name string, c TopicConfig) error {
+func (b *Broker) createTopic(ctx context.Context, room commitlog.Room, name string, c TopicConfig) error {
 	window, err := c.Dedup.changed(record.Window{})
 	if err != nil {
 		return err
 	}
-	end, err := b.appendState(ctx, commitlog.Wait, func() (stateRecord, error) {
+	end, err := b.appendState(ctx, room, func() (stateRecord, error) {
 		if b.names.topic(name) != nil {
 			return nil, fmt.Errorf("%w: %q", ErrTopicExists, name)
 		}
@@ -128,7 +128,7 @@ func (b *Broker) topicNamed(ctx context.Context, name string) (*topic, error) {
 		return nil, err
 	}
 	c := TopicConfig{Queues: b.opts.DefaultQueues, Durability: b.opts.Durability}
-	if err := b.createTopic(ctx, name, c); err != nil && !errors.Is(err, ErrTopicExists) {
+	if err := b.createTopic(ctx, commitlog.Wait, name, c); err != nil && !errors.Is(err, ErrTopicExists) {
 		return nil, err
 	}
 	return b.knownTopic(name)

@@ -1,0 +1,58 @@
+package mq
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Retries and dead letters: what was found to be wrong with them.
+
+// TestPoisonInFullStore: one message that always fails does not keep a full store
+// full. It is moved out of the oldest segment although senders have no room, and
+// so is the topic made that it goes to.
+func TestPoisonInFullStore(t *testing.T) {
+	t.Parallel()
+	poison := errors.New("poison")
+	for name, verdict := range map[string]error{"dead letter": Discard(poison), "retry": poison} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1, Retention: Retention{MaxBytes: 4 * mib}})
+				c, err := b.NewPushConsumer("G", func(_ context.Context, m *Message) error {
+					if m.Tag == "poison" {
+						return verdict
+					}
+					return nil
+				}, &PushOptions{Concurrency: 1})
+				require.NoError(t, err)
+				require.NoError(t, c.Pause())
+				require.NoError(t, c.Subscribe("T", All))
+				p, err := b.NewProducer(nil)
+				require.NoError(t, err)
+				_, err = p.Send(t.Context(), &Message{Topic: "T", Tag: "poison", Body: make([]byte, 64*kib)})
+				require.NoError(t, err)
+				for _, size := range []int{64 * kib, 4 * kib, 256, 16} {
+					for err = nil; err == nil; {
+						_, err = p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, size)})
+					}
+					require.ErrorIs(t, err, ErrFull)
+				}
+				require.NoError(t, c.Resume())
+				<-time.After(time.Minute)
+				synctest.Wait()
+				_, err = p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 64*kib)})
+				require.NoError(t, err, "everything else is consumed")
+				<-time.After(24 * time.Hour)
+				require.EqualValues(t, 1, b.Stats().Dead)
+				require.Zero(t, lagOf(t, b))
+				require.NoError(t, b.Check(t.Context()))
+				require.NoError(t, b.Close())
+			})
+		})
+	}
+}

@@ -66,8 +66,12 @@ func (y graveyard) each(yield func(m *Message, cl claim, err error) bool) {
 		for s.From < s.To {
 			var buf [maxBatch]consumequeue.Entry
 			n, err := y.queue.read(s.From, buf[:min(len(buf), int(s.To-s.From))])
+			if err != nil && s.From < y.queue.entries.Min() {
+				s.From = y.queue.entries.Min() // dropped meanwhile
+				continue
+			}
 			if err != nil || n == 0 {
-				if err != nil && s.From >= y.queue.entries.Min() {
+				if err != nil {
 					yield(nil, claim{}, err)
 				}
 				return

@@ -56,3 +56,40 @@ func TestPoisonInFullStore(t *testing.T) {
 		})
 	}
 }
+
+// TestDeadLettersBesideRetention: of dead letters that retention drops while
+// somebody goes through them, those that are left are found.
+func TestDeadLettersBesideRetention(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{
+			Durability: Written, DefaultQueues: 1, SegmentBytes: mib,
+			Retention: Retention{Age: time.Hour, DropUnconsumed: true, MaxBytes: -1},
+		})
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error { return Discard(nil) }, &PushOptions{Concurrency: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for i := range 200 {
+			if i == 100 {
+				<-time.After(50 * time.Minute)
+			}
+			_, err = p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 30*kib)})
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		n := 0
+		for _, err := range b.DeadLetters("G") {
+			if n++; n == 1 {
+				<-time.After(20 * time.Minute)
+			}
+			require.NoError(t, err)
+		}
+		dead, err := b.Route(DeadLetterTopic("G"))
+		require.NoError(t, err)
+		require.Greater(t, dead[0].Start, Offset(maxBatch))
+		require.Equal(t, maxBatch+int(dead[0].End-dead[0].Start), n, "the first were read before they were dropped")
+		require.NoError(t, b.Close())
+	})
+}

@@ -93,3 +93,27 @@ func TestDeadLettersBesideRetention(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestRetryIsNeverEarly: a message comes again after the time that it shall wait,
+// and not in the millisecond in which that ends.
+func TestRetryIsNeverEarly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		<-time.After(900 * time.Microsecond)
+		var at []time.Time
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error {
+			if at = append(at, time.Now()); len(at) == 1 {
+				return RetryAfter(time.Millisecond)
+			}
+			return nil
+		}, nil)
+		require.NoError(t, err)
+		sendNumbers(t, b, 0, 1)
+		require.NoError(t, c.Subscribe("T", All))
+		<-time.After(time.Second)
+		require.Len(t, at, 2)
+		require.GreaterOrEqual(t, at[1].Sub(at[0]), time.Millisecond)
+		require.NoError(t, b.Close())
+	})
+}

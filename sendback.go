@@ -91,7 +91,7 @@ func (o *outgoing) address(q *queue, after time.Duration) (err error) {
 	o.topic, o.queue = q.topic, q
 	o.head.Topic, o.head.Queue, o.head.Offset = q.topic.id, q.id, 0
 	if after > 0 {
-		o.head.Again.DeliverAt = time.Now().Add(after).UnixMilli()
+		o.head.Again.DeliverAt = ceilMilli(time.Now().Add(after)) // never early
 	}
 	o.headSize, err = o.head.HeadSize()
 	return err

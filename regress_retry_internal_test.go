@@ -3,6 +3,7 @@ package mq
 import (
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,4 +117,19 @@ func TestRetryIsNeverEarly(t *testing.T) {
 		require.GreaterOrEqual(t, at[1].Sub(at[0]), time.Millisecond)
 		require.NoError(t, b.Close())
 	})
+}
+
+// TestExponentialIsNeverNegative: a wait that no Duration can tell is as long as
+// can be, or a message that fails often would be tried in a hot loop.
+func TestExponentialIsNeverNegative(t *testing.T) {
+	t.Parallel()
+	const longest = time.Duration(math.MaxInt64)
+	for _, attempt := range []int{64, 5000, math.MaxInt32} {
+		require.Equal(t, longest, Exponential(time.Second, longest, 0)(attempt))
+		require.Zero(t, Exponential(0, time.Hour, 0)(attempt))
+		for range 20 {
+			require.Positive(t, Exponential(time.Second, longest, 0.9)(attempt))
+		}
+	}
+	require.Equal(t, 8*time.Second, Exponential(time.Second, time.Hour, 0)(4))
 }

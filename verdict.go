@@ -78,10 +78,12 @@ func Immediate(int) time.Duration { return 0 }
 func Exponential(initial, limit time.Duration, jitter float64) Backoff {
 	jitter = min(max(jitter, 0), 1)
 	return func(attempt int) time.Duration {
-		// In floats, which do not overflow into the past.
-		d := float64(initial) * math.Exp2(float64(max(attempt, 1)-1))
-		d = min(d, float64(limit))
-		return time.Duration(d * (1 + jitter*(2*rand.Float64()-1)))
+		d := math.Ldexp(float64(initial), max(attempt, 1)-1)
+		d = min(d, float64(limit)) * (1 + jitter*(2*rand.Float64()-1))
+		if d >= math.MaxInt64 { // it would overflow into the past
+			return math.MaxInt64
+		}
+		return time.Duration(d)
 	}
 }
 

@@ -36,6 +36,7 @@ func (b *Broker) graveyardOf(groupName string) (y graveyard, err error) {
 	y.keeper = b.names.group(groupKey{name: name})
 	if t := b.names.topic(name); t != nil && y.keeper != nil {
 		y.queue = (*t.queues.Load())[0]
+		y.keeper.wanted()
 	}
 	return y, nil
 }
@@ -104,7 +105,7 @@ func (y graveyard) each(yield func(m *Message, cl claim, err error) bool) {
 // ID, topic, queue, offset, tag, keys, properties and body are those of the
 // message that failed; Origin says how often it was tried and why it failed
 // last. They stay until they are sent again, purged, or nobody looked at them
-// for Retention.GroupExpiry and retention drops them.
+// and no others came for Retention.GroupExpiry and retention drops them.
 //
 // The sequence yields an error for what cannot be read and goes on, and one of
 // ErrGroupNotFound and ErrClosed alone.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/pocketmq/mq/commitlog"
 	"github.com/pocketmq/mq/internal/coord"
@@ -100,7 +101,16 @@ func (g *group) deadTopic(ctx context.Context) (*topic, error) {
 	if err != nil {
 		return nil, err
 	}
+	keeper.wanted()
 	return t, keeper.ensureStart(t, Earliest)
+}
+
+// wanted notes that somebody is interested in dead letters, for their keeper: it has
+// no members who would be.
+func (g *group) wanted() {
+	g.b.members.Lock()
+	defer g.b.members.Unlock()
+	g.idle = time.Now()
 }
 
 // moved is messages on their way from one queue to another, for a group: the

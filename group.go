@@ -82,7 +82,7 @@ type group struct {
 	// Guarded by Broker.members.
 	members []*member // living, in the order they joined
 	joined  int       // members ever, for their names
-	idle    time.Time // since when it has had no member
+	idle    time.Time // since when it has had no member; of dead letters, when it was wanted last
 
 	mu      sync.Mutex // protects everything below, and what cursors and members say it does
 	topics  map[*topic]*groupTopic

@@ -133,3 +133,47 @@ func TestExponentialIsNeverNegative(t *testing.T) {
 	}
 	require.Equal(t, 8*time.Second, Exponential(time.Second, time.Hour, 0)(4))
 }
+
+// TestDeadLettersLookedAt: the dead letters of a group stay as long as somebody
+// looks at them more often than Retention.GroupExpiry, and new ones that long.
+func TestDeadLettersLookedAt(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{
+			Durability: Written, DefaultQueues: 1, SegmentBytes: mib,
+			Retention: Retention{Age: day, GroupExpiry: 7 * day, MaxBytes: -1},
+		})
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error { return Discard(nil) }, &PushOptions{Concurrency: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		die := func() {
+			for range 2 * maxBatch {
+				_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 30*kib)})
+				require.NoError(t, err)
+			}
+			synctest.Wait()
+		}
+		count := func() (n int) {
+			for _, err := range b.DeadLetters("G") {
+				require.NoError(t, err)
+				n++
+			}
+			return n
+		}
+		die()
+		for range 10 {
+			<-time.After(3 * day)
+			require.Equal(t, 2*maxBatch, count())
+		}
+		<-time.After(10 * day)
+		require.Less(t, count(), maxBatch, "nobody looked")
+		<-time.After(10 * day)
+		die()
+		<-time.After(5 * day)
+		require.GreaterOrEqual(t, count(), 2*maxBatch, "new ones are not old")
+		require.NoError(t, b.Close())
+	})
+}

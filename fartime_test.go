@@ -40,5 +40,11 @@ func TestTimesFarOff(t *testing.T) {
 		off, err := b.OffsetAt(mq.Queue{Topic: "T"}, at)
 		require.NoError(t, err)
 		require.Zero(t, off, "%v", at)
+		n := 0
+		for _, err := range b.BrowseWaiting("T", at, time.Time{}) {
+			require.NoError(t, err)
+			n++
+		}
+		require.Equal(t, 1, n, "%v", at)
 	}
 }

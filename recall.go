@@ -178,7 +178,7 @@ func (b *Broker) BrowseWaiting(topicName string, from, to time.Time) iter.Seq2[*
 		}
 		at := record.Due{}
 		if !from.IsZero() {
-			at.At = max(0, ceilMilli(from)-1)
+			at.At = max(1, ceilMilli(from)) - 1
 			at.Position = endOfTime.Position - 1
 		}
 		b.timer.browse(tp, at, end, yield)

@@ -177,3 +177,24 @@ func TestDeadLettersLookedAt(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestPolicyInFullStore: how often messages are tried can be changed when senders
+// have no room, and with it what keeps the store full.
+func TestPolicyInFullStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1, Retention: Retention{MaxBytes: 4 * mib}})
+		subscribed(t, b, "G")
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for _, size := range []int{64 * kib, 4 * kib, 256, 1} {
+			for err = nil; err == nil; {
+				_, err = p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, size)})
+			}
+			require.ErrorIs(t, err, ErrFull)
+		}
+		policy := RetryPolicy{MaxAttempts: 3, Delays: make([]time.Duration, 30)}
+		require.NoError(t, b.UpdateGroup("G", GroupConfig{Retry: policy}))
+		require.NoError(t, b.Close())
+	})
+}

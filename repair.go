@@ -168,7 +168,8 @@ func (r *repairer) own() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
-	interrupted := func(e vfs.Entry) bool { return e.Name == repairName }
+	// A repair that was interrupted at once has left a lock file and nothing else.
+	interrupted := func(e vfs.Entry) bool { return e.Name == repairName || e.Name == "LOCK" && len(entries) == 1 }
 	if len(entries) > 0 && !slices.ContainsFunc(entries, interrupted) {
 		return fmt.Errorf("%w: %q is not empty", ErrDirectory, r.to.dir)
 	}

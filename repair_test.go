@@ -239,3 +239,15 @@ func TestRepairInterrupted(t *testing.T) {
 		require.NoError(t, b.Close())
 	}
 }
+
+// TestRepairInterruptedAtOnce: before the first thing that says what it is.
+func TestRepairInterruptedAtOnce(t *testing.T) {
+	t.Parallel()
+	h := makeStore(t, 200)
+	h.close()
+	dst := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dst, "LOCK"), nil, 0o600))
+	r, err := mq.Repair(t.Context(), h.dir, dst, nil)
+	require.NoError(t, err)
+	require.Zero(t, r.LostMessages)
+}

@@ -191,8 +191,7 @@ func (y graveyard) pick(ids []MessageID, do func(*Message, claim, coord.Position
 			}
 			return true
 		}
-		i := slices.Index(missing, m.ID)
-		if len(ids) > 0 && i < 0 {
+		if len(ids) > 0 && !slices.Contains(ids, m.ID) {
 			return true
 		}
 		doErr := do(m, cl, start)
@@ -203,9 +202,8 @@ func (y graveyard) pick(ids []MessageID, do func(*Message, claim, coord.Position
 			err = errors.Join(err, doErr)
 			return false
 		}
-		if i >= 0 {
-			missing = slices.Delete(missing, i, i+1)
-		}
+		// A message that came again after a reset may be dead twice.
+		missing = slices.DeleteFunc(missing, func(id MessageID) bool { return id == m.ID })
 		n++
 		return true
 	})

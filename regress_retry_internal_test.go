@@ -198,3 +198,36 @@ func TestPolicyInFullStore(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestDeadTwice: a message that came again after a reset, and became a dead letter
+// again, is purged or sent again as often as it is one, however often it is named.
+func TestDeadTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		c, err := b.NewPushConsumer("G", func(context.Context, *Message) error { return Discard(nil) }, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		sendNumbers(t, b, 0, 2)
+		synctest.Wait()
+		require.NoError(t, b.ResetOffset("G", "T", Earliest))
+		synctest.Wait()
+		var ids []MessageID
+		for m, err := range b.DeadLetters("G") {
+			require.NoError(t, err)
+			ids = append(ids, m.ID)
+		}
+		require.Len(t, ids, 4)
+		n, err := b.PurgeDeadLetters("G", ids[0])
+		require.NoError(t, err)
+		require.Equal(t, 2, n)
+		require.NoError(t, c.Close())
+		n, err = b.ResendDeadLetters(t.Context(), "G", ids[1], ids[1], ids[1])
+		require.NoError(t, err)
+		require.Equal(t, 2, n)
+		for range b.DeadLetters("G") {
+			t.Fatal("there is one left")
+		}
+		require.NoError(t, b.Close())
+	})
+}

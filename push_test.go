@@ -422,3 +422,31 @@ func TestClosingIsNoAttempt(t *testing.T) {
 		})
 	}
 }
+
+// textless is an error whose nil pointer, which is no nil error, has no text.
+type textless struct{ text string }
+
+func (e *textless) Error() string { return e.text }
+
+// TestErrorPanics: an error that panics when it is asked for its text is a panic of
+// the handler, and no end of the process.
+func TestErrorPanics(t *testing.T) {
+	t.Parallel()
+	for _, model := range []mq.Model{mq.Broadcasting, mq.Clustering} {
+		failed := make(chan mq.FailedInfo, 2)
+		o := written()
+		o.Hooks = &mq.Hooks{Failed: func(info mq.FailedInfo) { failed <- info }}
+		b := mqtest.OpenMemory(t, o)
+		var nothing *textless
+		push(t, b, "G", "T", func(context.Context, *mq.Message) error { return nothing },
+			&mq.PushOptions{Model: model, Instance: "m", Backoff: mq.Immediate, MaxAttempts: 2})
+		sendBodies(t, b, "T", 1)
+		for _, attempt := range []int{1, 2}[:2-int(model)] {
+			info := <-failed
+			var panicked *mq.PanicError
+			require.True(t, errors.As(info.Err, &panicked), "a broadcasting member would only pass it on")
+			require.Equal(t, attempt, info.Attempt)
+		}
+		drain(t, b, "G")
+	}
+}

@@ -248,14 +248,19 @@ func (w *worker) handleItem(b *batch, i int) bool {
 
 func comesAgain(state uint32) bool { return state == itemFailed || state == itemUntried }
 
-// call runs the handler. A panic is an error like any other.
+// call runs the handler. A panic is an error like any other, and so is an error
+// that panics when it is asked for its text, as a nil pointer may: nobody behind
+// this would bear it.
 func (w *worker) call(m *Message) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return w.c.handler(w.watch.ctx, m)
+	if err = w.c.handler(w.watch.ctx, m); err != nil {
+		_ = err.Error()
+	}
+	return err
 }
 
 // readAgain reads an item whose message the handler has had already. It may be

@@ -72,8 +72,7 @@ func (g *group) retryTopic(ctx context.Context) (*topic, error) {
 }
 
 // subscribeRetries subscribes a push consumer, if it subscribes to anything, to
-// the messages that come again. They are not filtered: they were wanted once.
-// Broker.members is held.
+// the messages that come again. Broker.members is held.
 func (m *member) subscribeRetries(t *topic) error {
 	if t == nil || !m.retries() || len(m.topics) == 0 {
 		return nil
@@ -81,7 +80,19 @@ func (m *member) subscribeRetries(t *topic) error {
 	if _, ok := m.topics[t]; ok {
 		return nil
 	}
-	return m.group.subscribe(m, t, All, Earliest)
+	return m.group.subscribe(m, t, m.group.derivedFilter(t), Earliest)
+}
+
+// derivedFilter is what the group wants of what was moved to a topic that is
+// derived from it. That is not filtered, for it was wanted once, unless somebody has
+// said so: then its members agree, as they do in other topics. Broker.members is held.
+func (g *group) derivedFilter(t *topic) Filter {
+	for _, m := range g.members {
+		if f, ok := m.topics[t]; ok {
+			return f
+		}
+	}
+	return All
 }
 
 // retries reports whether the member's failures come again through the retry

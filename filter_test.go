@@ -1,8 +1,10 @@
 package mq_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -197,4 +199,33 @@ func TestResubscribe(t *testing.T) {
 func consumedOrSkipped(t testing.TB, b *mq.Broker, group string) {
 	t.Helper()
 	mqtest.Eventually(t, func() bool { return lag(t, b, group) == 0 }, "%s has passed everything", group)
+}
+
+// TestDerivedFilter: who filters what comes again to a group, or what it has parked,
+// keeps nobody from joining it.
+func TestDerivedFilter(t *testing.T) {
+	t.Parallel()
+	f := mq.SQL("a IS NULL")
+	for _, derived := range []string{mq.RetryTopic("G"), mq.ParkedTopic("G", "T")} {
+		b := mqtest.OpenMemory(t, written())
+		createTopic(t, b, "T", 2)
+		o := &mq.PushOptions{Ordered: derived != mq.RetryTopic("G"), PrefetchMessages: 4, Backoff: mq.Fixed(time.Hour)}
+		fails := func(context.Context, *mq.Message) error { return errBroken }
+		one := push(t, b, "G", "T", fails, o)
+		p := newProducer(t, b, nil)
+		for range 10 {
+			_, err := p.Send(t.Context(), &mq.Message{Topic: "T", ShardingKey: "k"})
+			require.NoError(t, err)
+		}
+		mqtest.Eventually(t, func() bool { return slices.Contains(one.Assigned(), mq.Queue{Topic: derived}) }, "%s is consumed", derived)
+		require.NoError(t, b.Resubscribe("G", derived, f))
+
+		two, err := b.NewPushConsumer("G", fails, o)
+		require.NoError(t, err)
+		require.NoError(t, two.Subscribe("T", mq.All))
+		had, err := b.Filter("G", derived)
+		require.NoError(t, err)
+		require.Equal(t, f.String(), had.String())
+		require.NoError(t, two.Close())
+	}
 }

@@ -332,7 +332,7 @@ func parkedWants(topic string, f Filter) error {
 }
 
 // subscribeParked subscribes a member to a topic's parked messages, if there ever
-// were any. They are not filtered: they were wanted once. Broker.members is held.
+// were any. Broker.members is held.
 func (m *member) subscribeParked(from *topic) error {
 	t := m.b.names.topic(ParkedTopic(m.groupName, from.name))
 	if t == nil || !m.retries() {
@@ -341,7 +341,7 @@ func (m *member) subscribeParked(from *topic) error {
 	if _, ok := m.topics[t]; ok {
 		return nil
 	}
-	return m.group.subscribe(m, t, All, Earliest)
+	return m.group.subscribe(m, t, m.group.derivedFilter(t), Earliest)
 }
 
 // parkedTopics returns the topics of parked messages of a group, or of a topic;

@@ -1,6 +1,9 @@
 package mq
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // Strategy deals the queues of one topic out among members. Both are sorted;
 // the result says which member gets which queues. A queue that is in nobody's
@@ -26,7 +29,7 @@ func Averagely(members []string, queues []Queue) map[string][]Queue {
 			size++
 			start = i * size
 		}
-		dealt[member] = queues[start : start+size]
+		dealt[member] = slices.Clip(queues[start : start+size]) // who appends to it leaves the next one's alone
 	}
 	return dealt
 }

@@ -124,6 +124,11 @@ func TestStrategies(t *testing.T) {
 			return deal{"c": queuesOf("T", 0), "a": queuesOf("T", -1, 4, 1), "b": nil}
 		}, queuesOf("T", 1), queuesOf("")},
 		{"nothing", func([]string, []mq.Queue) deal { return nil }, queuesOf(""), queuesOf("")},
+		{"averagely, and more", func(members []string, queues []mq.Queue) deal {
+			dealt := mq.Averagely(members, queues)
+			dealt["a"] = append(dealt["a"], queues[3])
+			return dealt
+		}, queuesOf("T", 0, 1, 3), queuesOf("T", 2)},
 		{"panics", func([]string, []mq.Queue) deal { panic("strategy") }, queuesOf("T", 0, 1), queuesOf("T", 2, 3)},
 		{"scribbles and panics", func(members []string, queues []mq.Queue) deal {
 			clear(members)

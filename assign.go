@@ -22,7 +22,7 @@ type Strategy func(members []string, queues []Queue) map[string][]Queue
 func Averagely(members []string, queues []Queue) map[string][]Queue {
 	dealt := make(map[string][]Queue, len(members))
 	n, count := len(queues), len(members)
-	rest := n % count
+	rest := n % max(count, 1)
 	for i, member := range members {
 		size, start := n/count, i*(n/count)+rest
 		if i < rest {
@@ -39,6 +39,9 @@ func Averagely(members []string, queues []Queue) map[string][]Queue {
 // {0,2} and {1,3}.
 func ByCircle(members []string, queues []Queue) map[string][]Queue {
 	dealt := make(map[string][]Queue, len(members))
+	if len(members) == 0 {
+		return dealt
+	}
 	for i, q := range queues {
 		member := members[i%len(members)]
 		dealt[member] = append(dealt[member], q)

@@ -124,6 +124,8 @@ func TestStrategies(t *testing.T) {
 			return deal{"c": queuesOf("T", 0), "a": queuesOf("T", -1, 4, 1), "b": nil}
 		}, queuesOf("T", 1), queuesOf("")},
 		{"nothing", func([]string, []mq.Queue) deal { return nil }, queuesOf(""), queuesOf("")},
+		{"averagely among nobody", func(_ []string, queues []mq.Queue) deal { return mq.Averagely(nil, queues) }, queuesOf(""), queuesOf("")},
+		{"by circle among nobody", func(_ []string, queues []mq.Queue) deal { return mq.ByCircle(nil, queues) }, queuesOf(""), queuesOf("")},
 		{"averagely, and more", func(members []string, queues []mq.Queue) deal {
 			dealt := mq.Averagely(members, queues)
 			dealt["a"] = append(dealt["a"], queues[3])

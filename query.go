@@ -70,24 +70,23 @@ func (b *Broker) MessageByID(id MessageID) (*Message, error) {
 // messageAgain returns the message of that id if it waits, or was stored again
 // since it was first stored.
 func (b *Broker) messageAgain(id MessageID) (*Message, error) {
-	w, err := b.timer.find(id)
-	if err == nil {
+	w, unsure := b.timer.find(id)
+	if unsure == nil {
 		return &w.message, nil
 	}
-	if !errors.Is(err, ErrNotWaiting) {
-		return nil, err
-	}
 	var m *Message
-	err = commitlog.ErrNotFound
+	err := commitlog.ErrNotFound
 	failed := b.identified(id, func(pos coord.Position) (more bool) {
 		m, err = b.messageAt(commitlog.Ref{Position: pos}, func(v *record.View) bool { return v.Identity() == id.identity() })
 		return errors.Is(err, commitlog.ErrNotFound)
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		return m, nil
-	}
-	if failed != nil {
+	case failed != nil:
 		return nil, failed
+	case !errors.Is(unsure, ErrNotWaiting):
+		return nil, unsure
 	}
 	return nil, err
 }

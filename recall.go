@@ -78,6 +78,9 @@ func (t *timer) find(id MessageID) (waiting, error) {
 	if err == nil {
 		return w, nil
 	}
+	if failed != nil && errors.Is(err, ErrNotWaiting) {
+		err = nil // it may be where nobody can look just now
+	}
 	return w, errors.Join(err, failed)
 }
 

@@ -192,15 +192,16 @@ func TestOpenSpendsTheReserve(t *testing.T) {
 	})
 }
 
-// noQueueFS is the operating system's, which opens no file of a message queue
-// once failing is set.
-type noQueueFS struct {
+// unopenedFS is the operating system's, which opens no file of one of the store's
+// folders once failing is set.
+type unopenedFS struct {
 	vfs.FS
+	folder  string
 	failing atomic.Bool
 }
 
-func (fs *noQueueFS) Open(name string) (vfs.File, error) {
-	if fs.failing.Load() && strings.Contains(filepath.ToSlash(name), "/consumequeue/") {
+func (fs *unopenedFS) Open(name string) (vfs.File, error) {
+	if fs.failing.Load() && strings.Contains(filepath.ToSlash(name), "/"+fs.folder+"/") {
 		return nil, syscall.EMFILE
 	}
 	return fs.FS.Open(name)
@@ -225,7 +226,7 @@ func TestUnreadableQueueHoldsItsSegments(t *testing.T) {
 		fillTopic(t, p, "T", 100)
 		require.NoError(t, b.Close())
 
-		fs := &noQueueFS{FS: vfs.OS()}
+		fs := &unopenedFS{FS: vfs.OS(), folder: "consumequeue"}
 		b = newBroker(opts, fs, dir)
 		require.NoError(t, b.open())
 		fs.failing.Store(true)
@@ -251,7 +252,7 @@ func TestTimeOfUnreadableQueue(t *testing.T) {
 	sendNumbers(t, b, 0, 3000)
 	require.NoError(t, b.Close())
 
-	fs := &noQueueFS{FS: vfs.OS()}
+	fs := &unopenedFS{FS: vfs.OS(), folder: "consumequeue"}
 	b = newBroker((&Options{Durability: Written}).withDefaults(false), fs, dir)
 	require.NoError(t, b.open())
 	defer func() { require.NoError(t, b.Close()) }()

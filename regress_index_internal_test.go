@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,4 +253,45 @@ func TestSnapshotOfSweptFiles(t *testing.T) {
 	require.Equal(t, end-1, last)
 	require.NoError(t, s.Close())
 	require.NoError(t, b.Close())
+}
+
+// TestRecallBesideUnreadableKeys: a message that waits, and was carried forward, is
+// found by the index of keys. Where that cannot be read just now, for want of
+// descriptors, nobody knows whether it waits.
+func TestRecallBesideUnreadableKeys(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	opts := (&Options{SegmentBytes: mib, Durability: Written, Retention: Retention{Age: time.Hour}}).withDefaults(false)
+	synctest.Test(t, func(t *testing.T) {
+		b, err := Open(dir, &opts)
+		require.NoError(t, err)
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		r, err := p.Send(t.Context(), &Message{Topic: "T", Delay: 30 * 24 * time.Hour})
+		require.NoError(t, err)
+		fillTopic(t, p, "F", 100)
+		<-time.After(3 * time.Hour)
+		synctest.Wait()
+		require.Greater(t, b.log.Start(), r.ID.position, "it was carried forward")
+		require.NoError(t, b.Close()) // its keys are in a file
+
+		fs := &unopenedFS{FS: vfs.OS(), folder: "index"}
+		b = newBroker(opts, fs, dir)
+		require.NoError(t, b.open())
+		p, err = b.NewProducer(nil)
+		require.NoError(t, err)
+		fs.failing.Store(true)
+		err = p.Recall(t.Context(), r.RecallHandle())
+		_, byID := b.MessageByID(r.ID)
+		fs.failing.Store(false)
+		m, found := b.MessageByID(r.ID)
+		recalled := p.Recall(t.Context(), r.RecallHandle())
+		require.NoError(t, b.Close())
+		require.ErrorIs(t, err, syscall.EMFILE)
+		require.NotErrorIs(t, err, ErrNotWaiting)
+		require.ErrorIs(t, byID, syscall.EMFILE)
+		require.NoError(t, found)
+		require.Equal(t, r.ID, m.ID)
+		require.NoError(t, recalled)
+	})
 }

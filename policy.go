@@ -180,6 +180,17 @@ func (g *group) backoffFor(own Backoff, ordered bool) Backoff {
 	return RetryDelays
 }
 
-// most and wait are what holds for the consumer's next failure.
-func (c *PushConsumer) most() int     { return c.group.mostAttempts(c.maxAttempts, c.ordered) }
-func (c *PushConsumer) wait() Backoff { return c.group.backoffFor(c.backoff, c.ordered) }
+// most is what holds for the consumer's next failure.
+func (c *PushConsumer) most() int { return c.group.mostAttempts(c.maxAttempts, c.ordered) }
+
+// wait asks the backoff that holds. One that panics, say beyond the end of a table,
+// does so on a goroutine of the broker: then the message waits as by default.
+func (c *PushConsumer) wait(attempt int) (d time.Duration) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.b.opts.Logger.Error("backoff panicked", "group", c.groupName, "attempt", attempt, "value", v)
+			d = RetryDelays(attempt)
+		}
+	}()
+	return c.group.backoffFor(c.backoff, c.ordered)(attempt)
+}

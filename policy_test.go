@@ -218,3 +218,24 @@ func TestBadPolicies(t *testing.T) {
 	require.NoError(t, b.Close())
 	require.ErrorIs(t, b.UpdateGroup("G", mq.GroupConfig{}), mq.ErrClosed)
 }
+
+// TestBackoffPanics: one that panics, as a table that is too short does, ends no
+// process: the message comes again as by default.
+func TestBackoffPanics(t *testing.T) {
+	t.Parallel()
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mqtest.OpenMemory(t, written())
+			createTopic(t, b, "T", 1)
+			table := []time.Duration{time.Second}
+			f := &always{began: time.Now()}
+			push(t, b, "G", "T", f.handle, &mq.PushOptions{
+				Ordered: ordered, MaxAttempts: 4, Backoff: func(attempt int) time.Duration { return table[attempt-1] },
+			})
+			sendBodies(t, b, "T", 1)
+			pass(time.Hour)
+			require.Equal(t, seconds(0, 1, 31, 91), f.times())
+			require.Zero(t, lag(t, b, "G"))
+		})
+	}
+}

@@ -160,7 +160,7 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 		c.group.tell(t, retry{}, err)
 		return c.again(b, it, 0, itemUntried)
 	}
-	r := judge(err, t.attempts, c.most(), c.wait())
+	r := judge(err, t.attempts, c.most(), c.wait)
 	c.group.tell(t, r, err)
 	return c.settle(b, it, t, r, err)
 }

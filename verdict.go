@@ -35,7 +35,7 @@ func (e *discarded) Unwrap() error { return e.err }
 
 // Backoff says how long a message whose delivery number attempt failed (1 is
 // the first) waits until it comes again. It may be called from several
-// goroutines at once.
+// goroutines at once. If it panics the message waits as RetryDelays says.
 type Backoff func(attempt int) time.Duration
 
 // RetryDelays is RocketMQ's messageDelayLevel from its third level on: how long

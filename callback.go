@@ -14,7 +14,7 @@ const maxCallbacks = 1 << 16
 // completion is an asynchronous send that waits for its sync.
 type completion struct {
 	end      coord.Position
-	queue    *queue
+	queue    *queue // nil: nothing was sent, see call
 	result   SendResult
 	callback func(SendResult, error) // may be nil
 	counted  bool                    // holds one of maxCallbacks
@@ -102,6 +102,12 @@ func (c *completions) force(out []outgoing, callback func(SendResult, error)) {
 	c.queue(out, callback, false)
 }
 
+// call runs hook among the callbacks: what it sends may wait for room, and so for
+// the upkeep.
+func (c *completions) call(hook func()) {
+	c.force(make([]outgoing, 1), func(SendResult, error) { hook() })
+}
+
 func (c *completions) queue(out []outgoing, callback func(SendResult, error), counted bool) {
 	c.mu.Lock()
 	for i := range out {
@@ -167,10 +173,11 @@ func (c *completions) complete(batch []completion) {
 	for i := range batch {
 		p := &batch[i]
 		result := p.result
-		if err == nil {
-			p.queue.arrived()
-		} else {
+		switch {
+		case err != nil:
 			result = SendResult{}
+		case p.queue != nil:
+			p.queue.arrived()
 		}
 		if p.callback != nil {
 			p.callback(result, err)

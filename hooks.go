@@ -24,7 +24,8 @@ type Hooks struct {
 	// retention dropped them (Retention.DropUnconsumed) or they are damaged.
 	Missed func(MissedInfo)
 
-	// Dropped is called after retention removed segments of the log.
+	// Dropped is called after retention removed segments of the log, on the
+	// goroutine that runs the callbacks of asynchronous sends.
 	Dropped func(DroppedInfo)
 
 	// Poisoned is called once, when writing or syncing failed for good.

@@ -63,7 +63,7 @@ func (b *Broker) retain(ctx context.Context) error {
 	b.log.Poke()
 	b.opts.Logger.Info("dropped segments", "segments", segments, "bytes", bytes, "start", end)
 	if hook := b.opts.Hooks.Dropped; hook != nil {
-		hook(DroppedInfo{Segments: segments, Bytes: bytes})
+		b.callback.call(func() { hook(DroppedInfo{Segments: segments, Bytes: bytes}) })
 	}
 	return nil
 }

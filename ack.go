@@ -47,9 +47,6 @@ func (g *group) appendAcks(acks []settled) (end coord.Position, err error) {
 			layout = layout.Add(records[i].Size())
 		}
 		end, err = b.log.Append(context.Background(), commitlog.Reserved, layout, func(f *commitlog.Frame) error {
-			if b.sealed {
-				return ErrClosed
-			}
 			for i := range records {
 				if g.currentStart(records[i].Topic) != records[i].Start {
 					return errResized // reset since: leave it out
@@ -88,9 +85,6 @@ func (g *group) ackOne(q *queue, start coord.Position, spans []span) (coord.Posi
 	ack := record.Ack{Group: g.id, Start: start, Topic: q.topic.id, Queue: q.id, Ranges: spans}
 	size := ack.Size()
 	return b.log.Append(context.Background(), commitlog.Reserved, commitlog.Layout{}.Add(size), func(f *commitlog.Frame) error {
-		if b.sealed {
-			return ErrClosed
-		}
 		if g.currentStart(q.topic.id) != start {
 			return ErrStale
 		}

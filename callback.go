@@ -114,7 +114,7 @@ func (c *completions) queue(out []outgoing, callback func(SendResult, error), co
 		c.pending = append(c.pending, completion{out[i].end, out[i].queue, out[i].result, callback, counted})
 	}
 	var late []completion
-	if c.stopped { // stored before Close sealed the log, and synced by it
+	if c.stopped { // stored before Close ended the log, and synced by it
 		late, c.pending = c.pending, nil
 	}
 	c.mu.Unlock()

@@ -75,9 +75,6 @@ func (f *flight) carry(ctx context.Context, t *timer) error {
 		return nil
 	}
 	_, err := t.b.log.Append(ctx, commitlog.Reserved, layout, func(frame *commitlog.Frame) error {
-		if t.b.sealed {
-			return ErrClosed
-		}
 		for i := range f.out {
 			if f.out[i].topic.deleted.Load() || settled[i].Due.Compare(t.mark) <= 0 {
 				return errChanged

@@ -362,9 +362,6 @@ func (f *flight) store(ctx context.Context, room commitlog.Room, t *timer) error
 		return nil
 	}
 	end, err := t.b.log.Append(ctx, room, layoutOf(f.out), func(frame *commitlog.Frame) error {
-		if t.b.sealed {
-			return ErrClosed
-		}
 		for i := range f.out {
 			o := &f.out[i]
 			if _, settled := t.near.settled[o.head.Again.Due.Position]; settled || o.topic.deleted.Load() {

@@ -145,8 +145,6 @@ func (b *Broker) appendMoved(ctx context.Context, v *moved) error {
 	layout := layoutOf(v.out).Add(ack.Size())
 	place := func(f *commitlog.Frame) error {
 		switch {
-		case b.sealed:
-			return ErrClosed
 		case v.group.currentStart(ack.Topic) != ack.Start || v.group.hasDone(&ack):
 			return ErrStale
 		case len(v.out) > 0 && v.out[0].topic.deleted.Load():

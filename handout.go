@@ -140,9 +140,6 @@ func (g *group) appendHandout(q *queue, start coord.Position, epoch uint32, atte
 	}
 	size := h.Size()
 	_, err := b.log.Append(context.Background(), commitlog.Reserved, commitlog.Layout{}.Add(size), func(f *commitlog.Frame) error {
-		if b.sealed {
-			return ErrClosed
-		}
 		if g.currentStart(q.topic.id) != start {
 			return ErrStale
 		}

@@ -40,9 +40,8 @@ type Broker struct {
 	names     names
 
 	// Guarded by the append lock (commitlog: Append and Exclusive).
-	state  state
-	timer  timer // has parts of its own beside
-	sealed bool  // Close has begun: nothing more is appended
+	state state
+	timer timer // has parts of its own beside
 
 	// members serializes what changes who consumes what: joining, leaving,
 	// resets, topics growing and going. Lock order: members, then a group's mu,
@@ -236,7 +235,7 @@ func (b *Broker) Done() <-chan struct{} { return b.closing }
 // shut runs the stages of Close, each of which relies on the one before:
 //
 //  1. consumers: their last acks are appended; deliveries of delayed messages
-//  2. seal: from here nothing is appended, so the log has its final end
+//  2. from here nothing is appended, so the log has its final end
 //  3. sync: pending sends are answered by it, callbacks are run
 //  4. checkpoint of that end, marked clean
 //  5. files, then the lock
@@ -247,7 +246,7 @@ func (b *Broker) shut() error {
 		m.close()
 	}
 	b.timer.stop()
-	b.log.Exclusive(func() { b.sealed = true })
+	b.log.StopAppending()
 	errs := []error{b.log.Sync(context.Background())}
 	b.callback.stop()
 	b.upkeep.stop()

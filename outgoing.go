@@ -45,9 +45,6 @@ func (b *Broker) appendMessages(ctx context.Context, room commitlog.Room, out []
 
 // placeAll fills a frame with those messages that are no repeats: all or none.
 func (b *Broker) placeAll(f *commitlog.Frame, out []outgoing) error {
-	if b.sealed {
-		return ErrClosed
-	}
 	suspects := false
 	for i := range out {
 		o := &out[i]

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -70,6 +71,66 @@ func TestCheckpointBesideAFailedWrite(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Offset(1), route[0].End)
 	require.NoError(t, b.Check(t.Context()))
+	require.NoError(t, b.Close())
+}
+
+// gatedFS is the operating system's, on which segments are made when gate is open
+// and synced is called when a queue's folder is synced.
+type gatedFS struct {
+	vfs.FS
+	shut   atomic.Bool
+	gate   chan struct{}
+	synced func()
+}
+
+func (fs *gatedFS) Create(name string, size int64) (vfs.File, error) {
+	if fs.shut.Load() && filepath.Base(filepath.Dir(name)) == "commitlog" {
+		<-fs.gate
+	}
+	return fs.FS.Create(name, size)
+}
+
+func (fs *gatedFS) SyncDir(dir string) error {
+	if filepath.Base(dir) == "consumequeue" {
+		fs.synced()
+	}
+	return fs.FS.SyncDir(dir)
+}
+
+// TestCloseBesideAWaitForRoom: whoever waits for room when the store is closed gets
+// none. If it comes while the last checkpoint is written, the log must not go on to
+// another segment all the same: it would not end where the checkpoint says.
+func TestCloseBesideAWaitForRoom(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	sent := make(chan error, 1)
+	fs := &gatedFS{FS: vfs.OS(), gate: make(chan struct{})}
+	fs.synced = sync.OnceFunc(func() {
+		close(fs.gate)
+		sent <- <-sent
+	})
+	o := (&Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib}).withDefaults(false)
+	b := newBroker(o, fs, dir)
+	require.NoError(t, b.open())
+	sendNumbers(t, b, 0, 1100) // so that there is a queue file
+	fs.shut.Store(true)
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	for err == nil {
+		err = p.SendOneWay(&Message{Topic: "T", Body: make([]byte, 64*kib)})
+	}
+	require.ErrorIs(t, err, ErrBackpressure)
+	go func() {
+		_, err := p.Send(t.Context(), &Message{Topic: "T", Body: make([]byte, 512*kib)})
+		sent <- err
+	}()
+	require.Eventually(t, func() bool { return b.log.Stats().RoomWaits == 1 }, time.Minute, time.Millisecond)
+	require.NoError(t, b.Close())
+	require.ErrorIs(t, <-sent, ErrClosed)
+
+	b, err = Open(dir, &o)
+	require.NoError(t, err)
+	require.True(t, b.Recovery().Clean)
 	require.NoError(t, b.Close())
 }
 

@@ -243,9 +243,6 @@ func (g *group) appendStart(t *topic, at Whence, byTime []Offset, reset bool) (c
 			return 0, err
 		}
 		end, err := b.log.Append(context.Background(), commitlog.Reserved, layout, func(f *commitlog.Frame) error {
-			if b.sealed {
-				return ErrClosed
-			}
 			again, now, err := build(f.Position())
 			if err != nil {
 				return err

@@ -69,9 +69,6 @@ func (b *Broker) appendState(ctx context.Context, room commitlog.Room, build fun
 		}
 		size := r.Size()
 		end, err = b.log.Append(ctx, room, commitlog.Layout{}.Add(size), func(f *commitlog.Frame) error {
-			if b.sealed {
-				return ErrClosed
-			}
 			again, err := build()
 			if err != nil {
 				return err

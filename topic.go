@@ -245,9 +245,6 @@ func (b *Broker) deleteTopics(ts []*topic) error {
 		layout = layout.Add(gone[i].Size())
 	}
 	end, err := b.log.Append(ctx, commitlog.Reserved, layout, func(f *commitlog.Frame) error {
-		if b.sealed {
-			return ErrClosed
-		}
 		for _, t := range ts {
 			if t.deleted.Load() {
 				return fmt.Errorf("%w: %q", ErrTopicNotFound, t.name)

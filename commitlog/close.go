@@ -15,14 +15,20 @@ func (l *Log) Close() error {
 	return l.closeErr
 }
 
+// StopAppending gives the log its end, before Close: what is blocked in Append, or
+// comes later, gets ErrClosed. What is stored can be synced and read.
+func (l *Log) StopAppending() {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.closed = true
+	l.wakeRoomLocked() // each who leaves wakes the next
+}
+
 func (l *Log) close() error {
 	if l.snapshot {
 		return l.handles.close()
 	}
-	l.appendMu.Lock()
-	l.closed = true
-	l.wakeRoomLocked() // each who leaves wakes the next
-	l.appendMu.Unlock()
+	l.StopAppending()
 	err := l.Sync(context.Background()) // also serves everybody in Wait
 	close(l.stopC)
 	l.running.Wait()

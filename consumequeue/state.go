@@ -30,6 +30,9 @@ func (q *Queue) Capture() State {
 	v := q.view.Load()
 	// What was appended since may have been flushed early, or trimmed.
 	first := min(q.Min(), end)
+	if q.dropped.Load() { // by now, so that the view may be without what is in no file
+		first = end
+	}
 	q.captured.Store(int64(first))
 	st := State{Min: first, Flushed: min(max(v.flushed, first), end), End: end}
 	if st.Flushed < end {

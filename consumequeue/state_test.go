@@ -203,3 +203,20 @@ func TestRestoreOfManyQueuesAsksNothing(t *testing.T) {
 	}
 	require.Equal(t, before, fsys.Calls(vfs.OpList)+fsys.Calls(vfs.OpOpen))
 }
+
+// TestCaptureOfDropped: a topic may be deleted while a checkpoint captures it. What
+// was only in memory is gone then, and the checkpoint must not look for it in files.
+func TestCaptureOfDropped(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 5000} {
+		fsys := newMem()
+		s := open(t, fsys, consumequeue.Options{})
+		q := s.Queue("t", 8, 0)
+		fill(q, n)
+		require.NoError(t, s.Flush())
+		s.Drop("t", 8)
+		st := q.Capture()
+		require.Equal(t, coord.Offset(n), st.End)
+		require.NoError(t, open(t, fsys.Clone(), consumequeue.Options{}).Queue("t", 8, 0).Restore(st))
+	}
+}

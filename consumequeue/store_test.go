@@ -376,3 +376,21 @@ func TestOpenReportsErrors(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EIO)
 	require.False(t, errors.Is(err, consumequeue.ErrShort))
 }
+
+// TestSyncOfDropped: a checkpoint that captured a topic before it was dropped names
+// its files, so they are synced for it; those that were swept are not missed.
+func TestSyncOfDropped(t *testing.T) {
+	t.Parallel()
+	fsys := newMem()
+	s := open(t, fsys, consumequeue.Options{})
+	fill(s.Queue("t", 8, 0), 5000)
+	require.NoError(t, s.Flush())
+	syncs := fsys.Calls(vfs.OpSync)
+	s.Drop("t", 8)
+	fsys.FailNth(vfs.OpSyncDir, 1, syscall.EIO) // all of it is to be synced again
+	require.ErrorIs(t, s.Sync(), syscall.EIO)
+	require.Equal(t, syncs+1, fsys.Calls(vfs.OpSync))
+	require.NoError(t, s.Sweep())
+	require.NoError(t, s.Sweep())
+	require.NoError(t, s.Sync())
+}

@@ -93,12 +93,13 @@ func (s *Store) Sync() error {
 }
 
 // syncFile syncs one file, through another descriptor than the one it was
-// written with if that was closed meanwhile.
+// written with if that was closed meanwhile. A checkpoint may have captured a
+// topic before it was dropped: then its files are there until Sweep.
 func (s *Store) syncFile(key fileKey) error {
-	if key.queue.dropped.Load() {
+	h, err := s.handles.acquire(key.queue, key.base)
+	if errors.Is(err, fs.ErrNotExist) && key.queue.dropped.Load() {
 		return nil
 	}
-	h, err := s.handles.acquire(key.queue, key.base)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (b *Broker) checkpoint(clean bool) error {
 		return err // nothing written now could be trusted
 	}
 	err := b.writeCheckpoint(clean)
-	if errors.Is(err, syscall.ENOSPC) && b.upkeep.spendReserve() {
+	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && b.upkeep.spendReserve() {
 		err = b.writeCheckpoint(clean)
 	}
 	if err != nil {

@@ -134,6 +134,38 @@ func TestCloseBesideAWaitForRoom(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+// quotaFS is the operating system's, for a user whose quota is used up: index files
+// have no room beside the store's reserve.
+type quotaFS struct {
+	vfs.FS
+	reserve string
+}
+
+func (fs *quotaFS) Create(name string, size int64) (vfs.File, error) {
+	if filepath.Base(filepath.Dir(name)) == "index" {
+		if _, err := os.Stat(fs.reserve); err == nil {
+			return nil, syscall.EDQUOT
+		}
+	}
+	return fs.FS.Create(name, size)
+}
+
+// TestCheckpointSpendsTheReserve: a quota that is used up is a full disk, also for a
+// checkpoint.
+func TestCheckpointSpendsTheReserve(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	o := (&Options{Durability: Written, DefaultQueues: 1}).withDefaults(false)
+	b := newBroker(o, &quotaFS{vfs.OS(), filepath.Join(dir, reserveName)}, dir)
+	require.NoError(t, b.open())
+	p, err := b.NewProducer(nil)
+	require.NoError(t, err)
+	_, err = p.Send(t.Context(), &Message{Topic: "T", Keys: []string{"k"}})
+	require.NoError(t, err)
+	require.NoError(t, b.checkpoint(false))
+	require.NoError(t, b.Close())
+}
+
 // TestJournalOfAnotherStore: its checkpoint covers nothing of this log, so retention
 // must wait for the next one.
 func TestJournalOfAnotherStore(t *testing.T) {

@@ -349,8 +349,9 @@ func TestDroppedHookSends(t *testing.T) {
 			}
 			told = true
 			for range 200 { // more than was dropped
-				_, err := p.Send(t.Context(), &mq.Message{Topic: "Told", Body: make([]byte, 64<<10)})
-				require.NoError(t, err)
+				if _, err := p.Send(t.Context(), &mq.Message{Topic: "Told", Body: make([]byte, 64<<10)}); err != nil {
+					t.Error(err)
+				}
 			}
 		}}
 		b := mqtest.OpenMemory(t, o)

@@ -2,6 +2,7 @@ package mq
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -83,10 +84,14 @@ func TestUnwantedCostsNothing(t *testing.T) {
 	f, c := fetcher{b: b}, &cursor{queue: q}
 	got := 0
 	fetch := func(filter *Filter) float64 {
-		return testing.AllocsPerRun(20, func() {
-			out := f.fetch(c, 0, filter, claims)
-			got = len(out.messages)
-		})
+		least := math.Inf(1) // others in the process allocate as well
+		for range 5 {
+			least = min(least, testing.AllocsPerRun(20, func() {
+				out := f.fetch(c, 0, filter, claims)
+				got = len(out.messages)
+			}))
+		}
+		return least
 	}
 	half, none := SQL("amount < 32 AND KEYS CONTAINS 'l'"), SQL("amount < 0 OR KEYS = 'k' OR TAGS = 'B'")
 	unwanted := func(filter *Filter) int { out := f.fetch(c, 0, filter, claims); return len(out.unwanted) }

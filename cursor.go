@@ -42,7 +42,7 @@ type cursor struct {
 	done     []span         // acknowledged ahead of next, and not by who has the queue now
 	suspects []hand         // in hand when the process ended uncleanly, or received before
 	redo     []claim        // to be handed out before next: due retries, and what was given back
-	sound    Offset         // holes below are real: the log was searched for their messages
+	sound    Offset         // holes from next up to it are real: the log was searched for their messages
 	hole     bool           // next is one that was not searched for yet
 	skipped  []span         // filtered out or missing, not yet in an ack
 	out      int            // messages handed out and not acknowledged
@@ -80,6 +80,7 @@ type missed struct {
 // startLocked moves next to where the cursor goes on.
 func (c *cursor) startLocked(off Offset) {
 	c.next, c.from, c.reading = off, off, nil
+	c.sound = off // what lies between next and sound was searched, and nothing else
 	c.era++
 }
 

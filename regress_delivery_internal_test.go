@@ -94,6 +94,48 @@ func TestZeroedQueueFile(t *testing.T) {
 	})
 }
 
+// TestZeroedBeforeTheStart: a group that goes back finds lost entries that it had
+// begun behind, although others behind them have been looked for before, or are
+// just then.
+func TestZeroedBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	first := AtOffset(Queue{Topic: "T"}, 0)
+	reset := func(b *Broker, _ *PullConsumer) error { return b.ResetOffset("G", "T", first) }
+	seek := func(_ *Broker, c *PullConsumer) error { return c.Seek(Queue{Topic: "T"}, 0) }
+	for _, back := range []func(*Broker, *PullConsumer) error{reset, seek} {
+		for _, searching := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				fs := newTestFS()
+				b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1})
+				p, err := b.NewProducer(nil)
+				require.NoError(t, err)
+				_, err = p.SendBatch(t.Context(), batchTo(1100))
+				require.NoError(t, err)
+				require.NoError(t, b.checkpoint(false))
+				zeroEntries(t, fs, 100, 200)
+				zeroEntries(t, fs, 800, 900)
+				forgetEntries(t, b)
+
+				c := subscribed(t, b, "G")
+				require.NoError(t, c.Seek(Queue{Topic: "T"}, 800))
+				if searching {
+					hook := func() error {
+						fs.read.Store(nil)
+						return back(b, c)
+					}
+					fs.read.Store(&hook)
+				} else {
+					require.Equal(t, numbersTo(1100)[800:], pollAll(t, c))
+					require.NoError(t, back(b, c))
+				}
+				require.Equal(t, numbersTo(1100), pollAll(t, c))
+				require.Zero(t, b.Stats().Missed)
+				require.NoError(t, b.Close())
+			})
+		}
+	}
+}
+
 // forgetEntries has others take the memory of entries that are in files.
 func forgetEntries(t *testing.T, b *Broker) {
 	t.Helper()

@@ -145,7 +145,9 @@ func (c *cursor) fillHolesLocked() {
 		c.unreadableLocked(err) // and then it looks again: nothing is lost yet
 		return
 	}
-	c.sound = max(c.sound, to)
+	if c.next == from { // else it was moved meanwhile
+		c.sound = to
+	}
 	c.scheduleLocked() // arrivals meanwhile, or another owner
 }
 

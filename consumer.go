@@ -383,8 +383,12 @@ func (m *member) deal(names []string, free []Queue) (dealt map[string][]Queue) {
 	return m.strategy(slices.Clone(names), slices.Clone(free))
 }
 
-// reachLocked returns the cursors that the member may take from.
+// reachLocked returns the cursors that the member may take from. The pool is that of
+// the living.
 func (m *member) reachLocked() []*cursor {
+	if m.closed {
+		return nil
+	}
 	if m.kind.simple {
 		return m.group.pool.reachLocked(m)
 	}

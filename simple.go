@@ -129,14 +129,14 @@ func (c *SimpleConsumer) Receive(ctx context.Context, max int, invisible time.Du
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for woken := false; ; {
+		if c.closed { // who closes it wakes the others; the pool is theirs, if there is one
+			return nil, ErrClosed
+		}
 		if err := ctx.Err(); err != nil {
 			if woken {
 				c.passOnLocked()
 			}
 			return nil, err
-		}
-		if c.closed {
-			return nil, ErrClosed
 		}
 		cur := g.pool.takeForLocked(c.member)
 		if cur == nil {

@@ -547,3 +547,46 @@ func TestReceiveIsFrugal(t *testing.T) { //nolint:paralleltest // measures the h
 	}
 	require.Less(t, least, uint64(100*4096))
 }
+
+// TestSimpleClosed: a closed consumer has no queues, and who wakes up in it touches
+// nothing of the group, whoever its members are by then.
+func TestSimpleClosed(t *testing.T) {
+	t.Parallel()
+	b := mqtest.Open(t, written())
+	createTopic(t, b, "T", 2)
+	closed := simple(t, b, "G", nil, "T")
+	require.Len(t, closed.Assigned(), 2)
+	require.NoError(t, closed.Close())
+	other := simple(t, b, "G", nil, "T")
+	require.Len(t, other.Assigned(), 2)
+	require.Empty(t, closed.Assigned())
+	ctx := &endsWaiting{Context: t.Context(), waits: func() {
+		require.NoError(t, other.Close())
+		_, err := b.NewPullConsumer("G", nil)
+		require.NoError(t, err)
+	}}
+	_, err := other.Receive(ctx, 1, time.Second)
+	require.ErrorIs(t, err, mq.ErrClosed)
+	require.Empty(t, closed.Assigned())
+	require.Empty(t, other.Assigned())
+}
+
+// endsWaiting is a context that ends when somebody begins to wait for it.
+type endsWaiting struct {
+	context.Context
+	waits func()
+	ended bool
+}
+
+func (c *endsWaiting) Done() <-chan struct{} {
+	c.waits()
+	c.ended = true
+	return nil
+}
+
+func (c *endsWaiting) Err() error {
+	if c.ended {
+		return context.Canceled
+	}
+	return nil
+}

@@ -73,21 +73,21 @@ func (l *lanes) knowParkedLocked() bool {
 	if c == nil || c.next >= c.queue.entries.End() || c.lanes.twin != nil && c.lanes.twin.lanes.parking {
 		return true // who parks looks at them himself
 	}
-	for more := true; more && c.next < c.queue.entries.End() && !c.retired; {
+	var err error
+	for more := true; more && err == nil && c.next < c.queue.entries.End() && !c.retired; {
 		if c.seeking {
 			return false // who looks for its messages goes on here
 		}
-		var err error
-		if more, err = c.lookThroughLocked(); err != nil {
-			l.cursor.unreadableLocked(err)
-			return false
-		}
+		more, err = c.lookThroughLocked()
+	}
+	if err != nil {
+		l.cursor.unreadableLocked(err)
 	}
 	if twin := c.lanes.twin; twin != nil {
 		twin.scheduleLocked() // it may have waited for this
 	}
 	c.scheduleLocked()
-	return true
+	return err == nil
 }
 
 // lookThroughLocked notes which lanes the next parked messages belong to, and
@@ -126,14 +126,14 @@ func (c *cursor) lookThroughLocked() (more bool, err error) {
 			c.lanes.countLocked(e.Tag, off)
 		}
 	}
-	c.fillHolesLocked()
+	err = c.searchHolesLocked()
 	g.mu.Unlock()
 	g.reportMissed(c.queue, gone)
 	g.mu.Lock()
 	if len(gone) > 0 && c.owner != nil {
 		g.ackSkippedLocked(c)
 	}
-	return more, nil
+	return more, err
 }
 
 // countLocked notes one more parked message of a key.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,6 +168,63 @@ func TestParkedDropped(t *testing.T) {
 		committed, err := b.Offsets("G", ParkedTopic("G", "T"))
 		require.NoError(t, err)
 		require.Equal(t, Offset(30), committed[0].Committed)
+		require.NoError(t, b.Close())
+	})
+}
+
+// TestParkedHoleWhileNotReadable: a lost entry of a parked message is looked for in
+// the log. Where that cannot be read just now, it is tried again after a while, and
+// not at once without end.
+func TestParkedHoleWhileNotReadable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var missed missedCount
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, Hooks: &Hooks{Missed: missed.hook}})
+		var freed atomic.Bool
+		var got []string
+		c, err := b.NewPushConsumer("G", func(_ context.Context, m *Message) error {
+			if !freed.Load() && m.ShardingKey == "K" {
+				return errors.New("blocked")
+			}
+			got = append(got, m.Tag)
+			return nil
+		}, &PushOptions{Ordered: true, Concurrency: 1, PrefetchMessages: 8})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		for _, tag := range numbersTo(20) {
+			_, err := p.Send(t.Context(), &Message{Topic: "T", ShardingKey: "K", Tag: tag})
+			require.NoError(t, err)
+		}
+		<-time.After(100 * time.Millisecond)
+		require.Equal(t, int64(20), b.Stats().Parked)
+		g := b.names.group(groupKey{name: "G"})
+		lost := g.topics[b.names.topic(ParkedTopic("G", "T"))].cursors[0].queue
+		b.log.Exclusive(func() { lost.entries.Advance(21) })
+
+		const failing = 100
+		var reads atomic.Int64
+		hook := func() error {
+			if reads.Add(1) <= failing {
+				return syscall.EMFILE
+			}
+			return nil
+		}
+		fs.read.Store(&hook)
+		_, err = p.Send(t.Context(), &Message{Topic: "T", ShardingKey: "other", Tag: "other"})
+		require.NoError(t, err)
+		<-time.After(readAgainAfter / 2)
+		require.Positive(t, reads.Load())
+		require.LessOrEqual(t, reads.Load(), int64(2))
+		<-time.After(failing * readAgainAfter)
+		require.Equal(t, []string{"other"}, got)
+		freed.Store(true)
+		<-time.After(10 * time.Second)
+		require.Equal(t, append([]string{"other"}, numbersTo(20)...), got)
+		missed.requireOnce(t, 20, 21)
+		require.Zero(t, lagOf(t, b))
 		require.NoError(t, b.Close())
 	})
 }

@@ -131,8 +131,16 @@ const maxHoles = 1 << 16
 // before. group.mu is let go meanwhile; the cursor waits. Holes that stay are
 // passed over as missed.
 func (c *cursor) fillHolesLocked() {
+	if err := c.searchHolesLocked(); err != nil {
+		c.unreadableLocked(err) // and then it looks again: nothing is lost yet
+	}
+}
+
+// searchHolesLocked is fillHolesLocked for who waits in a way of its own after an
+// error.
+func (c *cursor) searchHolesLocked() error {
 	if !c.hole {
-		return
+		return nil
 	}
 	g, from := c.group, c.next
 	c.hole, c.waiting, c.seeking = false, true, true
@@ -142,13 +150,13 @@ func (c *cursor) fillHolesLocked() {
 	g.mu.Lock()
 	c.waiting, c.seeking = false, false
 	if err != nil {
-		c.unreadableLocked(err) // and then it looks again: nothing is lost yet
-		return
+		return err
 	}
 	if c.next == from { // else it was moved meanwhile
 		c.sound = to
 	}
 	c.scheduleLocked() // arrivals meanwhile, or another owner
+	return nil
 }
 
 // endOfDamage returns the first offset behind off whose entry leads to its

@@ -227,10 +227,10 @@ func (c *PullConsumer) Commit(ctx context.Context, ms ...*Message) error {
 		return err
 	}
 	c.group.acknowledged(acks)
-	if err != nil {
-		return err
+	if failed := c.b.durable(ctx, end, c.acks); failed != nil {
+		return failed
 	}
-	return c.b.durable(ctx, end, c.acks)
+	return err
 }
 
 // acknowledged has cursors pass over what was acknowledged ahead of them, by a

@@ -505,3 +505,29 @@ func TestRetriesSubscribedLater(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestStaleCommitIsSynced: a Commit that leaves out messages of before a reset has
+// the others as safe as it is asked for.
+func TestStaleCommitIsSynced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		c, err := b.NewPullConsumer("G", &PullOptions{AckDurability: Synced})
+		require.NoError(t, err)
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		var polled []*Message
+		for _, topic := range []string{"Reset", "Other"} {
+			require.NoError(t, c.Subscribe(topic, All))
+			_, err = p.Send(t.Context(), &Message{Topic: topic})
+			require.NoError(t, err)
+			ms, err := c.Poll(t.Context(), 1)
+			require.NoError(t, err)
+			polled = append(polled, ms...)
+		}
+		require.NoError(t, b.ResetOffset("G", "Reset", Earliest))
+		require.ErrorIs(t, c.Commit(t.Context(), polled...), ErrStale)
+		require.Equal(t, b.log.Written(), b.log.Synced())
+		require.NoError(t, b.Close())
+	})
+}

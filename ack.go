@@ -147,7 +147,7 @@ func (g *group) ackLaterLocked(c *cursor, after time.Duration) {
 }
 
 // flushSkippedLocked acknowledges what c skipped. group.mu is let go meanwhile.
-// Without an owner it travels with an acknowledgement of the next one.
+// Without an owner it is left to the next one (giveLocked).
 func (g *group) flushSkippedLocked(c *cursor) {
 	owner, start := c.owner, c.start
 	if owner == nil {

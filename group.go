@@ -158,8 +158,10 @@ func (b *Broker) join(m *member) error {
 // Broker.members is held.
 func (b *Broker) leave(m *member) {
 	g := m.group
-	if len(g.members) == 1 {
-		g.ackAllSkipped(m)
+	for t, gt := range g.topics { // changed under Broker.members too
+		if !g.wants(t, m) {
+			g.ackSkippedOf(m, gt)
+		}
 	}
 	delete(b.consumers, m)
 	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
@@ -176,13 +178,15 @@ func (b *Broker) leave(m *member) {
 	g.rebalance()
 }
 
-// ackAllSkipped acknowledges what the group's cursors skipped, before they go.
-func (g *group) ackAllSkipped(m *member) {
-	for _, gt := range g.topics { // changed under Broker.members too
-		g.ackSkippedOf(m, gt)
-	}
+// wants reports whether members subscribe to t, besides one. Broker.members is held.
+func (g *group) wants(t *topic, besides *member) bool {
+	return slices.ContainsFunc(g.members, func(m *member) bool {
+		_, ok := m.topics[t]
+		return ok && m != besides
+	})
 }
 
+// ackSkippedOf acknowledges what the group's cursors skipped, before they go.
 func (g *group) ackSkippedOf(m *member, gt *groupTopic) {
 	for _, c := range gt.cursors {
 		g.mu.Lock()
@@ -261,10 +265,9 @@ func (g *group) mismatch(m *member, t *topic, f Filter) error {
 func (g *group) unsubscribe(m *member, t *topic) {
 	g.mu.Lock()
 	delete(m.topics, t)
-	last := !slices.ContainsFunc(g.members, func(other *member) bool { _, ok := other.topics[t]; return ok })
 	gt := g.topics[t]
 	g.mu.Unlock()
-	if last {
+	if !g.wants(t, m) {
 		g.ackSkippedOf(m, gt)
 	}
 	g.rebalance()
@@ -289,13 +292,8 @@ func (g *group) addCursorsLocked(t *topic, gt *groupTopic) {
 // dropUnusedLocked forgets t's cursors when no member subscribes to it.
 func (g *group) dropUnusedLocked(t *topic) {
 	gt := g.topics[t]
-	if gt == nil {
+	if gt == nil || g.wants(t, nil) {
 		return
-	}
-	for _, m := range g.members {
-		if _, ok := m.topics[t]; ok {
-			return
-		}
 	}
 	for _, c := range gt.cursors {
 		c.retireLocked()
@@ -448,6 +446,9 @@ func (g *group) giveLocked(c *cursor, m *member) {
 	if m != nil {
 		m.owned = append(m.owned, c)
 		c.scheduleLocked()
+		if len(c.skipped) > 0 { // it may have been time while there was no owner
+			g.ackLaterLocked(c, g.b.opts.SyncEvery)
+		}
 	}
 }
 

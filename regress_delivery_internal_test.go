@@ -208,6 +208,56 @@ func TestSkippedIsAckedOnLeaving(t *testing.T) {
 	})
 }
 
+// TestSkippedIsAckedBesideOthers: nor when the last one goes that subscribes to the
+// topic, and others of the group stay.
+func TestSkippedIsAckedBesideOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		sendNumbers(t, b, 0, 9)
+		handler := func(context.Context, *Message) error { return nil }
+		stays, err := b.NewPushConsumer("G", handler, nil)
+		require.NoError(t, err)
+		require.NoError(t, stays.Subscribe("Other", All))
+		c, err := b.NewPushConsumer("G", handler, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", Tags("wanted")))
+		synctest.Wait()
+		require.Equal(t, int64(9), lagOf(t, b))
+		require.NoError(t, c.Close())
+		require.Zero(t, lagOf(t, b))
+		require.NoError(t, b.Close())
+	})
+}
+
+// TestSkippedIsAckedByTheNext: what was skipped is acknowledged in time also where
+// its queue had no owner when it was time, and nothing comes behind it.
+func TestSkippedIsAckedByTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openOn(t, newTestFS(), &Options{Durability: Written, DefaultQueues: 1})
+		sendNumbers(t, b, 0, 9)
+		lists := Manual(map[string][]Queue{"owner": {{Topic: "T"}}})
+		join := func(instance string) *PushConsumer {
+			c, err := b.NewPushConsumer("G", func(context.Context, *Message) error { return nil },
+				&PushOptions{Instance: instance, Strategy: lists})
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", Tags("wanted")))
+			return c
+		}
+		join("stays")
+		c := join("owner")
+		synctest.Wait()
+		require.Equal(t, int64(9), lagOf(t, b))
+		require.NoError(t, c.Close())
+		<-time.After(time.Minute)
+		join("owner")
+		<-time.After(time.Minute)
+		require.Zero(t, lagOf(t, b))
+		require.NoError(t, b.Close())
+	})
+}
+
 // lagOf is how far group G is behind.
 func lagOf(t *testing.T, b *Broker) int64 {
 	t.Helper()

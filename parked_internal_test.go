@@ -53,7 +53,7 @@ func TestParkedLost(t *testing.T) {
 			}
 			got = append(got, string(m.Body))
 			return nil
-		}, &PushOptions{Ordered: true, PrefetchMessages: 8})
+		}, &PushOptions{Ordered: true, PrefetchMessages: parkShare})
 		require.NoError(t, err)
 		require.NoError(t, c.Subscribe("T", All))
 		p, err := b.NewProducer(nil)
@@ -144,7 +144,7 @@ func TestParkedDropped(t *testing.T) {
 			}
 			got = append(got, m.Tag)
 			return nil
-		}, &PushOptions{Ordered: true, PrefetchMessages: 8})
+		}, &PushOptions{Ordered: true, PrefetchMessages: parkShare})
 		require.NoError(t, err)
 		require.NoError(t, c.Subscribe("T", All))
 		p, err := b.NewProducer(nil)
@@ -189,7 +189,7 @@ func TestParkedHoleWhileNotReadable(t *testing.T) {
 			}
 			got = append(got, m.Tag)
 			return nil
-		}, &PushOptions{Ordered: true, Concurrency: 1, PrefetchMessages: 8})
+		}, &PushOptions{Ordered: true, Concurrency: 1, PrefetchMessages: parkShare})
 		require.NoError(t, err)
 		require.NoError(t, c.Subscribe("T", All))
 		p, err := b.NewProducer(nil)

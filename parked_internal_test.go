@@ -109,7 +109,7 @@ func TestParkedWhileNotReadable(t *testing.T) {
 			require.NoError(t, err)
 		}
 		<-time.After(100 * time.Millisecond)
-		require.Equal(t, int64(20), b.Stats().Parked)
+		require.Greater(t, b.Stats().Parked, int64(20-40/parkShare))
 
 		g := b.names.group(groupKey{name: "G"})
 		g.mu.Lock()
@@ -120,7 +120,7 @@ func TestParkedWhileNotReadable(t *testing.T) {
 			require.NoError(t, err)
 		}
 		<-time.After(100 * time.Millisecond)
-		require.Equal(t, int64(50), b.Stats().Parked)
+		require.Greater(t, b.Stats().Parked, int64(50-40/parkShare))
 		freed.Store(true)
 		<-time.After(time.Minute)
 		require.Equal(t, numbersTo(30), got)

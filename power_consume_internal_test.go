@@ -42,6 +42,10 @@ func (l *powerRun) subscribe(g *powerGroup, subscribe func(string, Filter) error
 	return true
 }
 
+// pushBefore is a push consumer with what was handed to it before a reset. Its
+// handler may be told only when others have handled the same message after it.
+const pushBefore = "push, before a reset"
+
 func (l *powerRun) joinPush(g *powerGroup) bool {
 	rnd := rand.New(rand.NewPCG(l.rnd.Uint64(), 1)) // handlers run one at a time, under mu
 	ordered := l.rnd.IntN(3) > 0
@@ -49,7 +53,11 @@ func (l *powerRun) joinPush(g *powerGroup) bool {
 	handler := func(_ context.Context, m *Message) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		pm, sub := l.deliveredLocked(g, "push", true, m) // handlers run side by side
+		member := "push"
+		if int64(m.origin.start) != m.origin.cursor.current.Load() {
+			member = pushBefore
+		}
+		pm, sub := l.deliveredLocked(g, member, true, m) // handlers run side by side
 		if pm == nil {
 			return nil
 		}
@@ -236,6 +244,7 @@ func (l *powerRun) reset() bool {
 	to := []Whence{Earliest, Latest, AtOffset(q.Queue, off)}[l.rnd.IntN(3)]
 	l.trace.note("reset %s in %s to %v", g.name, name, to)
 	begun, had := l.movedTo(g, name, to, false)
+	l.tell(history.Op{Kind: history.OpPolling, Group: g.name, Member: pushBefore})
 	call := l.begin(l.moving(g, name, to))
 	err = l.b.ResetOffset(g.name, name, to)
 	l.moved(g, name, call, err)

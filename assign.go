@@ -50,9 +50,13 @@ func ByCircle(members []string, queues []Queue) map[string][]Queue {
 }
 
 // Manual gives each member the queues listed for its Instance name (RocketMQ's
-// AllocateMessageQueueByConfig).
+// AllocateMessageQueueByConfig). The lists are copied.
 func Manual(lists map[string][]Queue) Strategy {
-	return func([]string, []Queue) map[string][]Queue { return lists }
+	own := make(map[string][]Queue, len(lists))
+	for member, queues := range lists {
+		own[member] = slices.Clone(queues)
+	}
+	return func([]string, []Queue) map[string][]Queue { return own }
 }
 
 func compareQueues(a, b Queue) int {

@@ -550,3 +550,13 @@ func TestStrategyKnowsNoRetries(t *testing.T) {
 		})
 	}
 }
+
+// TestManualIsCopied: lists are the caller's again when Manual has returned.
+func TestManualIsCopied(t *testing.T) {
+	t.Parallel()
+	lists := map[string][]mq.Queue{"a": queuesOf("T", 0), "b": queuesOf("T", 1)}
+	deal := mq.Manual(lists)
+	lists["a"][0].ID = 7
+	delete(lists, "b")
+	require.Equal(t, map[string][]mq.Queue{"a": queuesOf("T", 0), "b": queuesOf("T", 1)}, deal(nil, nil))
+}

@@ -13,7 +13,8 @@ import (
 )
 
 // Selector chooses the message queue of a message, from 0 to queues-1. It is
-// called before the message is stored, on the sender's goroutine.
+// called before the message is stored, on the sender's goroutine, and must not
+// change it.
 type Selector func(m *Message, queues int) QueueID
 
 // Random chooses any queue (RocketMQ's SelectMessageQueueByRandom).

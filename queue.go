@@ -64,6 +64,13 @@ func (q *queue) read(from Offset, dst []consumequeue.Entry) (int, error) {
 	return n, err
 }
 
+// stored is how many messages there are. The start comes first: later it may have
+// passed an end that was read before it.
+func (q *queue) stored() int64 {
+	start := q.entries.Min()
+	return int64(q.entries.End() - start)
+}
+
 // addReader and removeReader change who is woken. Broker.members is held.
 func (q *queue) addReader(c *cursor) {
 	readers := append([]*cursor(nil), *q.readers.Load()...)

@@ -76,7 +76,7 @@ func (b *Broker) Stats() Stats {
 	})
 	s.Queues = len(queues)
 	for _, q := range queues {
-		s.Messages += int64(q.entries.End() - q.entries.Min())
+		s.Messages += q.stored()
 	}
 	b.members.Lock()
 	s.Consumers = len(b.consumers)

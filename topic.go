@@ -85,7 +85,8 @@ func (t *topic) config() *record.Topic {
 // CreateTopic makes a topic. It is stored before the call returns: as durable
 // as the topic's messages will be.
 //
-// Errors: ErrInvalidName, ErrInvalidArgument, ErrTopicExists.
+// Errors: ErrInvalidName, ErrInvalidArgument, ErrTopicExists, ErrFull, ErrDiskFull,
+// ErrPoisoned, ErrClosed.
 func (b *Broker) CreateTopic(name string, config *TopicConfig) error {
 	if err := validateTopic(name); err != nil {
 		return err
@@ -282,7 +283,7 @@ func (b *Broker) Topic(name string) (TopicInfo, error) {
 	queues := *t.queues.Load()
 	info := TopicInfo{Name: name, Queues: len(queues), Durability: t.durable()}
 	for _, q := range queues {
-		info.Messages += int64(q.entries.End() - q.entries.Min())
+		info.Messages += q.stored()
 	}
 	b.log.Exclusive(func() {
 		info.Waiting = t.waiting

@@ -166,6 +166,60 @@ func TestCheckpointSpendsTheReserve(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+// fullDisk is the operating system's, and has room for segments only where the
+// store's reserve was given up.
+type fullDisk struct {
+	vfs.FS
+	full    atomic.Bool
+	reserve string
+}
+
+func (fs *fullDisk) Create(name string, size int64) (vfs.File, error) {
+	if filepath.Base(filepath.Dir(name)) == "commitlog" && fs.full.Load() {
+		if _, err := os.Stat(fs.reserve); err == nil {
+			return nil, syscall.ENOSPC
+		}
+	}
+	return fs.FS.Create(name, size)
+}
+
+// TestRetentionSpendsTheReserve: what is too old makes room on a full disk, also when
+// what was set aside for acknowledgements is used up.
+func TestRetentionSpendsTheReserve(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "store")
+		o := (&Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib, Retention: Retention{Age: time.Hour}}).withDefaults(false)
+		fs := &fullDisk{FS: vfs.OS(), reserve: filepath.Join(dir, reserveName)}
+		b := newBroker(o, fs, dir)
+		require.NoError(t, b.open())
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		m := &Message{Topic: "T", Body: make([]byte, 64*kib)}
+		for range 40 {
+			_, err := p.Send(t.Context(), m)
+			require.NoError(t, err)
+		}
+		c := subscribed(t, b, "G")
+		require.NoError(t, c.Close())
+		synctest.Wait()
+		fs.full.Store(true)
+		for err == nil {
+			_, err = p.Send(t.Context(), m)
+		}
+		require.ErrorIs(t, err, ErrDiskFull)
+		for err = nil; err == nil; {
+			err = b.ResetOffset("G", "T", Latest)
+		}
+		require.ErrorIs(t, err, ErrDiskFull)
+		require.Zero(t, b.Stats().Dropped)
+		<-time.After(2 * time.Hour)
+		synctest.Wait()
+		require.Positive(t, b.Stats().Dropped)
+		require.NoError(t, b.Close())
+	})
+}
+
 // TestJournalOfAnotherStore: its checkpoint covers nothing of this log, so retention
 // must wait for the next one.
 func TestJournalOfAnotherStore(t *testing.T) {

@@ -47,7 +47,8 @@ const (
 	retainEvery = 10 * time.Second
 
 	// reserveName is a file of reserveBytes that is given up when the disk is
-	// full, so that a checkpoint can still be written.
+	// full, so that a checkpoint can still be written, and retention drop what is
+	// too old.
 	reserveName  = "RESERVE"
 	reserveBytes = mib
 
@@ -212,7 +213,11 @@ func (u *upkeep) runRetention() {
 	if u.b.log.Err() != nil {
 		return
 	}
-	if err := u.b.retain(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+	err := u.b.retain(context.Background())
+	if errors.Is(err, ErrDiskFull) && u.spendReserve() {
+		u.b.log.Poke() // the next time there is room to write down what goes
+	}
+	if !errors.Is(err, ErrClosed) {
 		u.warn("retention", err)
 	}
 }

@@ -37,16 +37,17 @@ type cursor struct {
 
 	// Guarded by group.mu.
 	owner    *member
-	start    coord.Position // the record that offsets count from; acks name it
-	next     Offset         // first offset not yet handed out
-	done     []span         // acknowledged ahead of next, and not by who has the queue now
-	suspects []hand         // in hand when the process ended uncleanly, or received before
-	redo     []claim        // to be handed out before next: due retries, and what was given back
-	sound    Offset         // holes from next up to it are real: the log was searched for their messages
-	hole     bool           // next is one that was not searched for yet
-	skipped  []span         // filtered out or missing, not yet in an ack
-	out      int            // messages handed out and not acknowledged
-	bytes    int64          // their size in the log
+	start    coord.Position      // the record that offsets count from; acks name it
+	next     Offset              // first offset not yet handed out
+	done     []span              // acknowledged ahead of next, and not by who has the queue now
+	suspects []hand              // in hand when the process ended uncleanly, or received before
+	unburied map[Offset]unburied // by where they are; nil: none
+	redo     []claim             // to be handed out before next: due retries, and what was given back
+	sound    Offset              // holes from next up to it are real: the log was searched for their messages
+	hole     bool                // next is one that was not searched for yet
+	skipped  []span              // filtered out or missing, not yet in an ack
+	out      int                 // messages handed out and not acknowledged
+	bytes    int64               // their size in the log
 	queued   bool
 	paused   bool
 	retired  bool

@@ -306,7 +306,7 @@ func (g *group) dropUnusedLocked(t *topic) {
 // again.
 func (g *group) rewindLocked(c *cursor) {
 	g.b.log.Exclusive(func() {
-		c.start, c.done, c.suspects = 0, nil, nil
+		c.start, c.done, c.suspects, c.unburied = 0, nil, nil, nil
 		c.startLocked(0)
 		if sub := g.subs[c.queue.topic.id]; sub != nil {
 			p := sub.progress(c.queue.id)

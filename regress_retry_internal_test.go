@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pocketmq/mq/internal/vfs"
 )
 
 // Retries and dead letters: what was found to be wrong with them.
@@ -228,6 +232,54 @@ func TestDeadTwice(t *testing.T) {
 		for range b.DeadLetters("G") {
 			t.Fatal("there is one left")
 		}
+		require.NoError(t, b.Close())
+	})
+}
+
+// TestBuriedLater: a dead letter that finds no room at first says, when it does, what
+// its handler said, and nobody is told twice.
+func TestBuriedLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS()
+		var told atomic.Int64
+		b := openOn(t, fs, &Options{
+			Durability: Written, DefaultQueues: 1, SegmentBytes: mib,
+			Hooks: &Hooks{Failed: func(FailedInfo) { told.Add(1) }},
+		})
+		sendNumbers(t, b, 0, 1)
+		subscribed(t, b, "Eater")
+		fs.Fail(func(c vfs.Call) error {
+			if c.Op == vfs.OpCreate {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		handled := make(chan struct{})
+		c, err := b.NewPushConsumer("G", func(ctx context.Context, m *Message) error {
+			if m.Offset > 0 {
+				return nil
+			}
+			<-handled
+			return errors.New("mine")
+		}, &PushOptions{MaxAttempts: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Subscribe("T", All))
+		synctest.Wait()
+		eat(t, b)
+		close(handled)
+		<-time.After(time.Minute)
+		require.Zero(t, b.Stats().Dead)
+		fs.Fail(nil)
+		<-time.After(time.Minute)
+		var dead []*Message
+		for m, err := range b.DeadLetters("G") {
+			require.NoError(t, err)
+			dead = append(dead, m)
+		}
+		require.Len(t, dead, 1)
+		require.Equal(t, &Origin{Topic: "T", Attempts: 1, LastError: "mine"}, dead[0].Origin)
+		require.Equal(t, int64(1), told.Load())
 		require.NoError(t, b.Close())
 	})
 }

@@ -165,14 +165,22 @@ func (c *PushConsumer) failed(b *batch, it *item, err error) (state uint32) {
 	return c.settle(b, it, t, r, err)
 }
 
-// crashed settles an item that was in hand each time when the process ended, and
-// has no attempt left.
+// crashed settles an item that has no attempt left: the process ended while it was
+// in hand, or it could not be buried when its handler failed last.
 func (c *PushConsumer) crashed(b *batch, it *item) (state uint32) {
 	t := c.b.trialOf(b.cursor.queue, it.claim)
 	t.attempts-- // this one does not happen
 	r := retry{after: -1, dead: true}
-	c.group.tell(t, r, errCrashed)
-	return c.settle(b, it, t, r, errCrashed)
+	c.group.mu.Lock()
+	u, told := b.cursor.unburied[it.offset]
+	c.group.mu.Unlock()
+	if told {
+		t.attempts = u.attempts
+	} else {
+		u.cause = errCrashed
+		c.group.tell(t, r, u.cause)
+	}
+	return c.settle(b, it, t, r, u.cause)
 }
 
 // tell calls the hook.
@@ -205,6 +213,7 @@ func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error)
 			g.b.counters.dead.Add(1)
 		}
 		g.mu.Lock()
+		delete(b.cursor.unburied, it.offset)
 		b.cursor.finishedLocked(b.start, 1, int64(it.entry.Size))
 		g.mu.Unlock()
 		return itemAcked
@@ -213,5 +222,26 @@ func (c *PushConsumer) settle(b *batch, it *item, t trial, r retry, cause error)
 	case !isClosed(err) && !errors.Is(err, context.Canceled):
 		g.b.opts.Logger.Error("failed message not sent back", "group", g.name, "queue", q.name(), "offset", it.offset, "err", err)
 	}
+	if r.dead {
+		g.mu.Lock()
+		b.cursor.unburiedLocked(b.start, it.offset, unburied{t.attempts, cause})
+		g.mu.Unlock()
+	}
 	return c.again(b, it, sendBackAgain, itemFailed)
+}
+
+// unburied is a message that is dead and could not be stored as a dead letter yet.
+type unburied struct {
+	attempts int
+	cause    error
+}
+
+func (c *cursor) unburiedLocked(start coord.Position, off Offset, u unburied) {
+	if start != c.start {
+		return // it was reset, and comes again as if it had not been tried
+	}
+	if c.unburied == nil {
+		c.unburied = map[Offset]unburied{}
+	}
+	c.unburied[off] = u
 }

@@ -3,6 +3,7 @@ package mq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/pocketmq/mq/commitlog"
@@ -98,29 +99,31 @@ func (g *group) ackOne(q *queue, start coord.Position, spans []span) (coord.Posi
 // ack logs that the group is done with spans of the cursor's queue, which m
 // handled. What comes from before a reset is dropped silently: its messages come
 // again, or were skipped on purpose. What cannot be stored now, for want of
-// room, is stored later. A poisoned log stores nothing any more: then m gets no
-// more messages.
-func (g *group) ack(m *member, c *cursor, start coord.Position, spans []span) {
+// room, is stored later; the error is for who has no later. A poisoned log stores
+// nothing any more: then m gets no more messages, and Close says so.
+func (g *group) ack(m *member, c *cursor, start coord.Position, spans []span) error {
 	if len(spans) == 0 {
-		return
+		return nil
 	}
 	end, err := g.ackOne(c.queue, start, spans)
 	if err == nil && m.acks == Synced {
 		err = g.b.log.Wait(context.Background(), end)
 	}
 	if err == nil || errors.Is(err, ErrStale) || isClosed(err) {
-		return
+		return nil
 	}
 	g.b.opts.Logger.Error("acknowledgement not stored", "group", g.name, "queue", c.queue.name(), "err", g.b.noted(err))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case errors.Is(err, ErrPoisoned):
+	if errors.Is(err, ErrPoisoned) {
 		m.halted = !m.kind.pull && !m.kind.simple // who asks for messages may still read them
-	case start == c.start && !c.retired:
+		return nil
+	}
+	if start == c.start && !c.retired {
 		c.skipped = append(c.skipped, spans...)
 		g.ackLaterLocked(c, readAgainAfter)
 	}
+	return fmt.Errorf("mq: group %q has messages of %v that are not acknowledged: %w", g.name, c.queue.name(), err)
 }
 
 // skipAckEvery is how many skipped offsets are acknowledged alone; fewer travel
@@ -155,6 +158,6 @@ func (g *group) flushSkippedLocked(c *cursor) {
 	}
 	spans := joinSpans(c.takeSkippedLocked())
 	g.mu.Unlock()
-	g.ack(owner, c, start, spans)
+	_ = g.ack(owner, c, start, spans) // stored later
 	g.mu.Lock()
 }

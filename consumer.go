@@ -217,6 +217,9 @@ func (m *member) Assigned() []Queue {
 // handlers under way is cancelled and their return waited for; messages handed
 // out and not begun go to other members. It may be called more than once, but
 // not from a handler.
+//
+// Errors: ErrDiskFull, if what handlers are done with could not be acknowledged for
+// want of room, and no other member takes it on: those messages come again.
 func (m *member) Close() error {
 	m.close()
 	return m.closeErr

@@ -160,7 +160,7 @@ func (b *Broker) leave(m *member) {
 	g := m.group
 	for t, gt := range g.topics { // changed under Broker.members too
 		if !g.wants(t, m) {
-			g.ackSkippedOf(m, gt)
+			m.closeErr = errors.Join(m.closeErr, g.ackSkippedOf(m, gt))
 		}
 	}
 	delete(b.consumers, m)
@@ -187,13 +187,14 @@ func (g *group) wants(t *topic, besides *member) bool {
 }
 
 // ackSkippedOf acknowledges what the group's cursors skipped, before they go.
-func (g *group) ackSkippedOf(m *member, gt *groupTopic) {
+func (g *group) ackSkippedOf(m *member, gt *groupTopic) (err error) {
 	for _, c := range gt.cursors {
 		g.mu.Lock()
 		spans, start := joinSpans(c.takeSkippedLocked()), c.start
 		g.mu.Unlock()
-		g.ack(m, c, start, spans)
+		err = errors.Join(err, g.ack(m, c, start, spans))
 	}
+	return err
 }
 
 // ensureGroup returns the group, creating it if need be. Some who call it hold
@@ -268,7 +269,7 @@ func (g *group) unsubscribe(m *member, t *topic) {
 	gt := g.topics[t]
 	g.mu.Unlock()
 	if !g.wants(t, m) {
-		g.ackSkippedOf(m, gt)
+		_ = g.ackSkippedOf(m, gt) // the next owner does
 	}
 	g.rebalance()
 	m.recall()

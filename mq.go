@@ -220,7 +220,9 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 // handlers' contexts are cancelled and their return is waited for, pending
 // callbacks are called, everything is synced and checkpointed. It may be called
 // more than once and from many goroutines; each call returns the same error
-// when it is done. It must not be called from a handler, callback or hook.
+// when it is done: ErrPoisoned, that of a checkpoint that was not written, or those of
+// consumers (PushConsumer.Close). It must not be called from a handler, callback or
+// hook.
 func (b *Broker) Close() error {
 	b.close.Do(func() { b.closeErr = b.shut() })
 	return b.closeErr
@@ -242,15 +244,16 @@ func (b *Broker) Done() <-chan struct{} { return b.closing }
 func (b *Broker) shut() error {
 	b.isClosed.Store(true)
 	close(b.closing)
+	var errs []error
 	for _, m := range b.living() {
-		m.close()
+		errs = append(errs, m.Close())
 	}
 	b.timer.stop()
 	b.log.StopAppending()
-	errs := []error{b.log.Sync(context.Background())}
+	synced := b.log.Sync(context.Background())
 	b.callback.stop()
 	b.upkeep.stop()
-	if errs[0] == nil {
+	if errs = append(errs, synced); synced == nil {
 		errs = append(errs, b.checkpoint(true))
 	}
 	errs = append(errs, b.release())

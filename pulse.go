@@ -139,7 +139,7 @@ func (c *PushConsumer) beat(now time.Time) bool {
 func (c *PushConsumer) ackEarly(b *batch) {
 	spans, n, bytes := b.consumed(nil)
 	g := c.group
-	g.ack(c.member, b.cursor, b.start, spans)
+	_ = g.ack(c.member, b.cursor, b.start, spans) // stored later
 	g.mu.Lock()
 	b.cursor.finishedLocked(b.start, n, bytes)
 	g.mu.Unlock()

@@ -581,3 +581,38 @@ func TestStaleCommitIsSynced(t *testing.T) {
 		require.NoError(t, b.Close())
 	})
 }
+
+// TestCloseTellsOfLostAcks: what a full disk kept from being acknowledged until the
+// consumer closed comes again, and Close says so.
+func TestCloseTellsOfLostAcks(t *testing.T) {
+	t.Parallel()
+	for _, whole := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			fs := newTestFS()
+			b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, SegmentBytes: mib})
+			sendNumbers(t, b, 0, 1)
+			subscribed(t, b, "Eater")
+			full := make(chan struct{})
+			c, err := b.NewPushConsumer("G", func(context.Context, *Message) error { <-full; return nil }, nil)
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", All))
+			synctest.Wait()
+			fs.Fail(func(c vfs.Call) error {
+				if c.Op == vfs.OpCreate {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			eat(t, b)
+			close(full)
+			<-time.After(time.Minute)
+			if !whole {
+				require.ErrorIs(t, c.Close(), ErrDiskFull)
+				require.ErrorIs(t, c.Close(), ErrDiskFull)
+				require.NoError(t, b.Close())
+			} else {
+				require.ErrorIs(t, b.Close(), ErrDiskFull)
+			}
+		})
+	}
+}

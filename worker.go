@@ -298,7 +298,7 @@ func (w *worker) leave(b *batch) {
 	var bytes int64
 	spans, n, bytes = b.consumed(spans)
 	w.spans = spans
-	g.ack(c.member, b.cursor, b.start, spans)
+	_ = g.ack(c.member, b.cursor, b.start, spans) // stored later
 	g.mu.Lock()
 	b.cursor.finishedLocked(b.start, n, bytes)
 	b.cursor.backLocked(b, rest)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -281,5 +282,31 @@ func TestBuriedLater(t *testing.T) {
 		require.Equal(t, &Origin{Topic: "T", Attempts: 1, LastError: "mine"}, dead[0].Origin)
 		require.Equal(t, int64(1), told.Load())
 		require.NoError(t, b.Close())
+	})
+}
+
+// TestRepairRests: Repair delivers nothing of what has become due. It leaves the
+// deliveries of its new store at rest, and those then wait.
+func TestRepairRests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker((&Options{Durability: Written, DefaultQueues: 1}).withDefaults(true), newTestFS(), "")
+		b.timer.resting = true
+		require.NoError(t, b.open())
+		p, err := b.NewProducer(nil)
+		require.NoError(t, err)
+		_, err = p.Send(t.Context(), &Message{Topic: "T", Delay: time.Minute})
+		require.NoError(t, err)
+		<-time.After(time.Hour)
+		require.Equal(t, int64(1), b.Stats().Waiting)
+		require.NoError(t, b.Close())
+
+		dir := filepath.Join(t.TempDir(), "store")
+		store, err := Open(dir, nil)
+		require.NoError(t, err)
+		require.NoError(t, store.Close())
+		r, err := newRepairer(t.Context(), vfs.OS(), dir, dir+"-repaired", nil)
+		require.NoError(t, err)
+		require.True(t, r.to.timer.resting)
 	})
 }

@@ -126,6 +126,20 @@ func Repair(ctx context.Context, dir, dst string, options *RepairOptions) (*Repa
 
 // repair lets tests put another file system behind both.
 func repair(ctx context.Context, fsys vfs.FS, dir, dst string, options *RepairOptions) (*RepairReport, error) {
+	r, err := newRepairer(ctx, fsys, dir, dst, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.own(); err != nil {
+		return nil, err
+	}
+	if err := r.run(); err != nil {
+		return nil, errors.Join(err, r.to.release())
+	}
+	return r.report, nil
+}
+
+func newRepairer(ctx context.Context, fsys vfs.FS, dir, dst string, options *RepairOptions) (*repairer, error) {
 	var o RepairOptions
 	if options != nil {
 		o = *options
@@ -137,13 +151,8 @@ func repair(ctx context.Context, fsys vfs.FS, dir, dst string, options *RepairOp
 	opts := (&Options{Logger: o.Logger, Retention: Retention{Age: -1, GroupExpiry: -1}}).withDefaults(false)
 	r := &repairer{verifier: v, to: newBroker(opts, fsys, dst), report: &RepairReport{Found: v.report, Lost: []LostRange{}}}
 	r.to.journalFS = fsys
-	if err := r.own(); err != nil {
-		return nil, err
-	}
-	if err := r.run(); err != nil {
-		return nil, errors.Join(err, r.to.release())
-	}
-	return r.report, nil
+	r.to.timer.resting = true // what has become due is delivered by who opens the store
+	return r, nil
 }
 
 // repairer is one run of Repair.
@@ -364,7 +373,6 @@ func (r *repairer) foldNames() error {
 // all there is without the old checkpoint.
 func (r *repairer) writeDown() error {
 	b := r.to
-	b.timer.resting = true // what has become due is delivered by who opens the store
 	if err := b.begin(); err != nil {
 		return err
 	}

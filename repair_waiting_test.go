@@ -232,9 +232,7 @@ func TestRepairOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := makeWaiting(t)
 		pass(5 * time.Hour)
-		for range 8 { // a delivery has a moment only
-			w.repaired()
-		}
+		w.repaired()
 		w.start(waitingOptions())
 		in := w.join()
 		pass(time.Second)

@@ -3,6 +3,7 @@ package mq
 import (
 	"context"
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -179,4 +180,36 @@ func TestAskedForAfterACrash(t *testing.T) {
 			got += len(ms)
 		}
 	}
+}
+
+// TestGivenBackAfterReading: what a Receive has read when its consumer wants nothing of
+// the topic any more is received by another.
+func TestGivenBackAfterReading(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS()
+		b := openOn(t, fs, &Options{Durability: Written, DefaultQueues: 1, DisableMmap: true, CacheBytes: -1})
+		sendNumbers(t, b, 0, 3)
+		var cs [2]*SimpleConsumer
+		for i := range cs {
+			c, err := b.NewSimpleConsumer("G", nil)
+			require.NoError(t, err)
+			require.NoError(t, c.Subscribe("T", All))
+			cs[i] = c
+		}
+		var once sync.Once
+		hook := func() error {
+			once.Do(func() { require.NoError(t, cs[0].Unsubscribe("T")) })
+			return nil
+		}
+		fs.read.Store(&hook)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := cs[0].Receive(ctx, 3, time.Minute)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		ms, err := cs[1].Receive(t.Context(), 3, time.Minute)
+		require.NoError(t, err)
+		require.Len(t, ms, 3)
+		require.NoError(t, b.Close())
+	})
 }

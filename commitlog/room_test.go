@@ -445,7 +445,7 @@ func TestLateAnswerCountsOnce(t *testing.T) {
 			_, _, err := tryPut(t.Context(), l, commitlog.Reserved, string(make([]byte, 500)))
 			require.NoError(t, err)
 			asked.Store(0)
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			synctest.Wait()
 			require.Less(t, asked.Load(), int64(10), "while nothing happens")
 			within, cancel := context.WithTimeout(t.Context(), time.Second)
